@@ -1,0 +1,33 @@
+"""The base model of the embedded world: draw and judge from nothing, in short sequences. It stands in for the pretrained
+Janus-Pro that the recipe starts from.
+
+    python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
+    python -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.preset = "shapes"
+    config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
+    config.vq = "runs/vq/model"
+    config.cache = "runs/cache.npz"
+    config.mesh = (-1, 1, 1)  # data, fsdp, tensor
+    config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
+    # (length, ((task, earlier rounds, rows per step), ...))
+    config.buckets = ((72, (("draw", 0, 36), ("judge", 0, 28))),)
+    config.micro_batches = 1
+    config.shares = (0.5, 0.5, 0.0)  # draw, judge, redraw
+    config.verdict_share = 0.5
+    config.drop_prompt = 0.1
+    config.steps = 1600
+    config.learning_rate = 1.5e-3
+    config.final_learning_rate = 2e-4
+    config.warmup = 60
+    config.weight_decay = 0.05
+    config.log_every = 20
+    config.save_every = 400
+    return config

@@ -1,0 +1,28 @@
+"""The picture tokenizer of the embedded world: 48 px, 36 codes out of 256.
+
+    python -m janus_jax.train_vq --config configs/shapes_vq.py --workdir runs/vq
+
+2 CPU cores: about 15 minutes. Resumes by itself.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.vq = dict(image_size=48, channels=8, channel_multipliers=(1, 2, 4, 4), res_blocks=1, z_channels=32,
+                     codebook_size=256, code_dim=8, groups=2, attention=True)
+    config.pictures = 200_000  # size of the (drawn on demand) training set
+    config.batch = 16
+    config.steps = 1200  # of each of the two phases
+    config.learning_rate = 3e-3
+    config.final_learning_rate = 5e-5
+    config.warmup = 100
+    config.weight_decay = 0.0
+    config.commitment = 0.25
+    config.entropy = 0.05
+    config.temperature = 0.1
+    config.log_every = 50
+    config.save_every = 300
+    return config

@@ -1,0 +1,68 @@
+"""What every command shares: reading --config files, one-line errors, SIGTERM, a progress line."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from janus_jax.errors import UserError
+
+
+def run(main) -> None:
+    """Runs a command's main(argv); a UserError becomes one line and exit status 2."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def parse_config(argv, doc: str):
+    """Reads `--config FILE --workdir DIR [--config.key=value]`. Returns (config, workdir Path).
+
+    Raises UserError for an unknown key, a value of the wrong type, an unreadable file or a missing flag.
+    """
+    if any(arg in ("-h", "--help", "-help") for arg in argv):
+        print(doc.strip() + "\n\nflags: --config FILE --workdir DIR [--config.key=value ...]")
+        sys.exit(0)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values)
+    flags.DEFINE_string("workdir", None, "where checkpoints, metrics and the model go", flag_values=values)
+    try:
+        rest = values([sys.argv[0], *argv])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        raise UserError(f"{' '.join(str(error).split())} (see the configuration file for its keys)") from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: flags are --config, --workdir and --config.key=value")
+    if values.config is None or values.workdir is None:
+        raise UserError("both are needed: --config configs/NAME.py --workdir DIR")
+    return values.config, Path(values.workdir)
+
+
+class Stop:
+    """True once SIGTERM or SIGINT arrived; a training loop looks at it after each step, saves and leaves."""
+
+    def __init__(self):
+        self._set = False
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._on_signal)
+
+    def _on_signal(self, number, frame):
+        self._set = True
+
+    def __bool__(self):
+        return self._set
+
+
+def progress(first: int, total: int, title: str):
+    """A tqdm bar over steps first..total with rate and time left; sparse where stderr is no terminal."""
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    return tqdm(total=total, initial=first, desc=title, mininterval=interval, maxinterval=60, unit="step")

@@ -1,0 +1,63 @@
+"""Labelled pictures of prompts, as codes: what stage 1 reads.
+
+A *group* is a prompt with several pictures, each with its codes, the picture those codes decode to, the judge's
+score and the reason. The cache is one `.npz` of flat arrays, so that any picture is a slice away.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from janus_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """prompts: P texts; start i64[P+1]: pictures start[p]..start[p+1] belong to prompt p; codes i32[N,I];
+    pixels u8[N,h,w,3]; score f32[N], 1 = right; reasons: N texts that begin with Yes or No."""
+
+    prompts: np.ndarray
+    start: np.ndarray
+    codes: np.ndarray
+    pixels: np.ndarray
+    score: np.ndarray
+    reasons: np.ndarray
+
+    def __len__(self):
+        return len(self.prompts)
+
+    def pictures(self, prompt: int) -> np.ndarray:
+        """Indices of a prompt's pictures."""
+        return np.arange(self.start[prompt], self.start[prompt + 1])
+
+
+def save(path, groups: Groups) -> None:
+    """Writes a cache file; it appears once it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    np.savez(scratch, **dataclasses.asdict(groups))
+    scratch.rename(path)
+
+
+def load(path) -> Groups:
+    """Reads a cache file. Raises UserError where it is missing or not one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Groups(**{field.name: file[field.name] for field in dataclasses.fields(Groups)})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes") from error
+
+
+def join(parts) -> Groups:
+    """Several caches as one."""
+    parts = list(parts)
+    offsets = np.cumsum([0] + [len(part.codes) for part in parts])
+    start = np.concatenate([part.start[:-1] + offset for part, offset in zip(parts, offsets)] + [offsets[-1:]])
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("prompts", "codes", "pixels", "score", "reasons")
+    }
+    return Groups(start=start, **arrays)

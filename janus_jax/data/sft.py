@@ -1,0 +1,134 @@
+"""Stage 1's data: three tasks from groups of labelled pictures, as rows, in buckets of fixed shape.
+
+    draw    [prompt] (right picture)                                     trained: its codes
+    judge   [prompt] ((seen) think No, reason, next){0-2} (seen) think   trained: Yes|No, reason, EOS
+    redraw  [prompt] ((wrong) think No, reason, next){1-2} (right)       trained: the last picture's codes
+
+A step's batch is a tuple of Batches, one per bucket, so that short sequences are not padded to the longest. Row i of
+the data set is a pure function of (seed, i): a data position is one number.
+"""
+
+import dataclasses
+
+import grain
+import numpy as np
+
+from janus_jax import tokens
+from janus_jax.batch import Batch, Row, collate
+from janus_jax.data.cache import Groups
+from janus_jax.losses import DRAW, REASON, REDRAW, VERDICT
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of row: the task, the number of earlier rounds, and how many such rows a step has."""
+
+    task: str
+    earlier: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Rows of some kinds, padded to one length."""
+
+    length: int
+    kinds: tuple[Kind, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(kind.rows for kind in self.kinds)
+
+
+class RowMaker:
+    """Makes rows from groups. drop: the probability that a prompt becomes PAD in draw and redraw (guidance needs it);
+    seen_tokens: positions of a picture for the judge."""
+
+    def __init__(self, groups: Groups, tokenizer: tokens.Tokenizer, seen_tokens: int, drop: float = 0.1):
+        self.groups, self.tokenizer, self.seen_tokens, self.drop = groups, tokenizer, seen_tokens, drop
+        self.special = tokenizer.special
+        self.think = tokenizer.encode(tokens.THINK, bos=False)
+        self.next = tokenizer.encode(tokens.NEXT, bos=False)
+        right = groups.score >= 0.8  # P: positives from 0.8, negatives under 0.5
+        wrong = groups.score < 0.5
+        self.right = [groups.pictures(p)[right[groups.pictures(p)]] for p in range(len(groups))]
+        self.wrong = [groups.pictures(p)[wrong[groups.pictures(p)]] for p in range(len(groups))]
+        self.usable = np.array([p for p in range(len(groups)) if len(self.right[p]) and len(self.wrong[p])])
+
+    def make(self, rng, task: str, earlier: int) -> Row:
+        """A random row of a task with so many earlier rounds."""
+        p = int(rng.choice(self.usable))
+        prompt = tokens.prompt_ids(self.tokenizer, str(self.groups.prompts[p]))
+        row = Row()
+        uncond = tokens.unconditional(prompt, self.special.pad)
+        dropped = task != "judge" and rng.random() < self.drop
+        row.add_text(uncond if dropped else prompt, uncond=uncond)
+        wrong = self.wrong[p]
+        past = rng.choice(wrong, earlier, replace=len(wrong) < earlier)
+        for picture in past:
+            self._add_picture(row, picture, task)
+            row.add_text(self.think + self._reason(picture)[:-1] + self.next)
+        if task == "judge":
+            picture = rng.choice(self.right[p] if rng.random() < 0.5 else wrong)
+            self._add_picture(row, picture, task)
+            row.add_text(self.think)
+            reason = self._reason(picture)
+            yes_no = (self.special.yes, self.special.no)
+            row.add_text(reason, [VERDICT if token in yes_no else REASON for token in reason])
+        else:
+            picture = rng.choice(self.right[p])
+            row.add_codes(self.groups.codes[picture].tolist(), DRAW if task == "draw" else REDRAW)
+        return row
+
+    def _add_picture(self, row, picture, task):
+        if task == "judge":
+            row.add_seen(self.groups.pixels[picture].astype(np.float32) / 127.5 - 1.0, self.seen_tokens)
+        else:
+            row.add_codes(self.groups.codes[picture].tolist())
+
+    def _reason(self, picture):
+        ids = self.tokenizer.encode(str(self.groups.reasons[picture]), bos=False)[: tokens.MAX_REASON_TOKENS - 1]
+        return [*ids, self.special.eos]
+
+
+class Steps:
+    """A grain random-access source of whole steps: item i is the tuple of Batches of step i."""
+
+    def __init__(self, maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):
+        self.maker, self.buckets, self.seed, self.count, self.shard = maker, tuple(buckets), seed, count, shard
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, step) -> tuple[Batch, ...]:
+        index, shards = self.shard
+        batches = []
+        for b, bucket in enumerate(self.buckets):
+            rng = np.random.default_rng([self.seed, int(step), b, index])
+            rows = []
+            for kind in bucket.kinds:
+                for _ in range(kind.rows // shards):
+                    rows.append(self._fitting(rng, kind, bucket.length))
+            judged = [kind for kind in bucket.kinds if kind.task == "judge"]
+            drawn = any(kind.task != "judge" for kind in bucket.kinds)
+            batches.append(collate(
+                [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
+                bucket.length, self.maker.special.pad,
+                text_targets=24 if judged else 0,
+                code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
+                pictures=max((kind.earlier + 1 for kind in judged), default=0),
+            ))
+        return tuple(batches)
+
+    def _fitting(self, rng, kind, length):
+        for _ in range(100):
+            row = self.maker.make(rng, kind.task, kind.earlier)
+            if len(row) <= length:
+                return row
+        raise ValueError(f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it")
+
+
+def steps(maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):
+    """A grain dataset of `count` steps. shard is (process, processes); each process makes its share of every bucket."""
+    source = Steps(maker, buckets, seed, count, shard)
+    return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))

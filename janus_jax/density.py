@@ -1,0 +1,87 @@
+"""The distribution that pictures and words are drawn from, and that stage 2 trains: one definition for both.
+
+logits -> guidance -> temperature -> top-k -> top-p. Truncated tokens have log-probability -inf.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    cfg_weight: guidance w in `uncond + w (cond - uncond)`, 1 = none; temperature > 0 scales both modalities;
+    image_top_k / text_top_k: keep that many tokens; image_top_p / text_top_p: keep the smallest set with at least that
+    mass (the most likely token always stays); None = no truncation. max_reason_tokens: verdict, reason and EOS at most.
+    """
+
+    cfg_weight: float = 5.0
+    temperature: float = 1.0
+    image_top_k: int | None = None
+    image_top_p: float | None = None
+    text_top_k: int | None = None
+    text_top_p: float | None = None
+    max_reason_tokens: int = 80
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature} (for greedy choices use top_k=1)")
+        for name in ("image_top_k", "text_top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        for name in ("image_top_p", "text_top_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], not {value}")
+        if self.max_reason_tokens < 1:
+            raise ValueError(f"max_reason_tokens must be at least 1, not {self.max_reason_tokens}")
+
+
+def guide(cond, uncond, weight: float):
+    """Classifier-free guidance on logits (Ho and Salimans 2022, arXiv 2207.12598): uncond + weight (cond - uncond)."""
+    return uncond + weight * (cond - uncond)
+
+
+def truncate(logits, top_k: int | None = None, top_p: float | None = None):
+    """f32[..., V] with everything outside the top k, then outside the nucleus (Holtzman et al. 2020, arXiv 1904.09751),
+    set to -inf. Ties at the edge are kept."""
+    if top_k is not None and top_k < logits.shape[-1]:
+        edge = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits >= edge, logits, -jnp.inf)
+    if top_p is not None and top_p < 1:
+        ordered = -jnp.sort(-logits, axis=-1)
+        probs = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(probs, axis=-1) - probs
+        kept = jnp.sum(before < top_p, axis=-1, keepdims=True)
+        edge = jnp.take_along_axis(ordered, kept - 1, axis=-1)
+        logits = jnp.where(logits >= edge, logits, -jnp.inf)
+    return logits
+
+
+def code_logps(cond, uncond, sampling: Sampling):
+    """Log-probabilities f32[..., C] that codes are sampled with; uncond None = no guidance."""
+    logits = cond if uncond is None else guide(cond, uncond, sampling.cfg_weight)
+    return jax.nn.log_softmax(truncate(logits / sampling.temperature, sampling.image_top_k, sampling.image_top_p))
+
+
+def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
+    """Log-probabilities f32[..., V] that words are sampled with.
+
+    verdict bool[...]: where True only the two ids `yes_no` are possible, without truncation; None = nowhere.
+    """
+    logits = logits / sampling.temperature
+    free = truncate(logits, sampling.text_top_k, sampling.text_top_p)
+    if verdict is not None:
+        allowed = jnp.zeros(logits.shape[-1], bool).at[jnp.array(yes_no)].set(True)
+        shape = (1,) * (logits.ndim - 1) + (-1,)
+        free = jnp.where(verdict[..., None], jnp.where(allowed.reshape(shape), logits, -jnp.inf), free)
+    return jax.nn.log_softmax(free)
+
+
+def entropy(logps):
+    """Entropy in nats of log-probabilities [..., V], -inf allowed: f32[...]."""
+    return -jnp.sum(jnp.where(jnp.isfinite(logps), jnp.exp(logps) * jnp.where(jnp.isfinite(logps), logps, 0.0), 0.0), -1)

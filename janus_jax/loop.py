@@ -1,0 +1,50 @@
+"""The loop of a supervised stage: batches in, state out, with resume, checkpoints, metrics and a clean SIGTERM."""
+
+import time
+
+import jax
+
+from janus_jax import cli
+from janus_jax.checkpoint import Checkpoints
+from janus_jax.metrics import Metrics
+
+
+def fit(workdir, title, state, step, dataset, place, config, abstract) -> tuple:
+    """Trains from `state`, or from the newest checkpoint of the workdir, to `config.steps`.
+
+    step(state, batch) -> (state, metrics); dataset: a grain IterDataset; place(batch) puts a host batch on the mesh;
+    abstract: ShapeDtypeStructs of the state with shardings. The data position is saved with the state, so that a
+    resumed run sees the very batches that the uninterrupted one would have seen.
+    Returns (state, finished): finished is False after a SIGTERM, which saves first.
+    """
+    iterator = iter(dataset)
+    stop = cli.Stop()
+    with Checkpoints(workdir) as checkpoints, Metrics(workdir, title) as metrics:
+        checkpoints.discard_unsealed()
+        first = checkpoints.latest()
+        if first is not None:
+            restored = checkpoints.restore(first, {"state": abstract}, ["data"])
+            state = restored["state"]
+            iterator.set_state(restored["data"])
+        done = saved = first or 0
+        late, clock = None, time.time()
+        with cli.progress(done, config.steps, title) as bar:
+            while done < config.steps and not stop:
+                state, values = step(state, place(next(iterator)))
+                done += 1
+                bar.update()
+                if done % config.log_every == 0 or done == config.steps:
+                    # Values of one logging interval ago are ready; fetching today's would stall the device.
+                    if late:
+                        bar.set_postfix(loss=f"{metrics.write(*late)['loss']:.4f}")
+                    now = time.time()
+                    late = (done, {**values, "steps_per_second": config.log_every / (now - clock)})
+                    clock = now
+                if done % config.save_every == 0:
+                    checkpoints.save(done, {"state": state}, {"data": iterator.get_state()})
+                    saved = done
+        if late:
+            metrics.write(*late)
+        if done > saved:
+            checkpoints.save(done, {"state": state}, {"data": iterator.get_state()})
+    return jax.block_until_ready(state), done >= config.steps

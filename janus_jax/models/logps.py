@@ -1,0 +1,73 @@
+"""Log-probabilities of a Batch's targets under the model: the one forward pass that both stages train through."""
+
+import jax
+import jax.numpy as jnp
+
+from janus_jax import density
+from janus_jax.batch import CODE, SEEN, Batch
+from janus_jax.models.janus import Janus
+
+
+def embed(model: Janus, params, ids, kind, pixels):
+    """Embeddings [B,T,D] of mixed sequences: text, codes and seen pictures, each by its own encoder."""
+
+    def apply(method, *args):
+        return model.apply({"params": params}, *args, method=method)
+
+    # An id of one kind may lie outside the other's table: look up 0 there, the result is not used.
+    code = kind == CODE
+    embeds = apply("embed_text", jnp.where(kind == 0, ids, 0))
+    embeds = jnp.where(code[..., None], apply("embed_codes", jnp.where(code, ids, 0)), embeds)
+    if pixels is not None:
+        B, P = pixels.shape[:2]
+        seen = kind == SEEN
+        features = apply("understand", pixels.reshape(B * P, *pixels.shape[2:])).reshape(B, -1, embeds.shape[-1])
+        place = jnp.clip(jnp.cumsum(seen, 1) - 1, 0, features.shape[1] - 1)
+        features = jnp.take_along_axis(features, place[..., None], axis=1)
+        embeds = jnp.where(seen[..., None], features, embeds)
+    return embeds
+
+
+def _at(hidden, index):
+    return jnp.take_along_axis(hidden, index[..., None], axis=1)
+
+
+def _chosen(logps, ids):
+    return jnp.take_along_axis(logps, ids[..., None], axis=-1)[..., 0]
+
+
+def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, yes_no=None) -> dict:
+    """Log-probabilities of the batch's targets under the sampling density.
+
+    With `batch.uncond_ids` codes are scored under guidance, from two rows per sequence. `yes_no`: ids of Yes and No,
+    needed where `batch.text.verdict` marks tokens that were sampled from these two alone.
+    Returns {"text": f32[B,N], "codes": f32[B,N], "text_entropy", "codes_entropy"} (entropies in nats, no gradient
+    meant), each only where the batch has such targets.
+    """
+
+    def apply(method, *args):
+        return model.apply({"params": params}, *args, method=method)
+
+    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
+    mask, positions = batch.mask, batch.positions
+    guided = batch.uncond_ids is not None and batch.codes is not None
+    B = embeds.shape[0]
+    if guided:
+        # The same sequence but for the prompt's words: only text embeddings differ.
+        text = (batch.kind == 0)[..., None]
+        uncond = jnp.where(text, apply("embed_text", jnp.where(batch.kind == 0, batch.uncond_ids, 0)), embeds)
+        embeds = jnp.concatenate([embeds, uncond])
+        mask = jnp.concatenate([mask, mask])
+        positions = None if positions is None else jnp.concatenate([positions, positions])
+    hidden = apply("decode", embeds, mask, positions)
+    result = {}
+    if batch.codes is not None:
+        cond = apply("code_logits", _at(hidden[:B], batch.codes.at))
+        uncond = apply("code_logits", _at(hidden[B:], batch.codes.at)) if guided else None
+        logps = density.code_logps(cond, uncond, sampling)
+        result |= {"codes": _chosen(logps, batch.codes.ids), "codes_entropy": density.entropy(logps)}
+    if batch.text is not None:
+        logits = apply("text_logits", _at(hidden[:B], batch.text.at))
+        logps = density.text_logps(logits, sampling, batch.text.verdict, yes_no)
+        result |= {"text": _chosen(logps, batch.text.ids), "text_entropy": density.entropy(logps)}
+    return result

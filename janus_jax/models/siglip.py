@@ -1,0 +1,105 @@
+"""The understanding encoder: the SigLIP vision transformer, without its pooling head.
+
+pixels f32[B,H,W,3] normalised -> features [B,I,width], I = (H/patch)**2 patches row by row
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from janus_jax.models.stack import stack
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SiglipConfig:
+    """Sizes of the encoder; the defaults are SigLIP-L/16 at 384 px."""
+
+    image_size: int = 384
+    patch_size: int = 16
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 4096
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not split into {self.heads} heads")
+
+    @property
+    def tokens(self) -> int:
+        """Vectors per picture."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation, eps 1e-6, an f32 island (the stock one raises under strict promotion in bf16)."""
+
+    dtype: Any
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        x = x.astype(jnp.float32)
+        x = x - x.mean(-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
+        return (x * scale.astype(jnp.float32)[None, None] + bias.astype(jnp.float32)[None, None]).astype(self.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP. Query, key and value come from one fused projection, in that order."""
+
+    heads: int
+    mlp: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        B, I, D = x.shape
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        qkv = dense(3 * D, name="qkv")(LayerNorm(self.dtype, name="norm1")(x))
+        q, k, v = (part.reshape(B, I, self.heads, D // self.heads) for part in jnp.split(qkv, 3, axis=-1))
+        # f32 logits are asked for by promotion, which strict mode refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            y = jax.nn.dot_product_attention(q, k, v)
+        x = x + dense(D, name="out")(y.reshape(B, I, D))
+        h = nn.gelu(dense(self.mlp, name="fc1")(LayerNorm(self.dtype, name="norm2")(x)), approximate=False)
+        return x + dense(D, name="fc2")(h), None
+
+
+class Siglip(nn.Module):
+    """The encoder. Params: patch (convolution), positions [I,D], layers/..., norm."""
+
+    cfg: SiglipConfig
+    dtype: Any = jnp.float32
+    scan: bool = True
+    remat: str = "none"
+
+    def setup(self):
+        cfg = self.cfg
+        patch = (cfg.patch_size, cfg.patch_size)
+        self.patch = nn.Conv(cfg.width, patch, strides=patch, padding="VALID", dtype=self.dtype)
+        self.positions = self.param("positions", nn.initializers.normal(0.02), (cfg.tokens, cfg.width), jnp.float32)
+        self.layers = stack(Block, cfg.layers, scan=self.scan, remat=self.remat, in_axes=())(
+            heads=cfg.heads, mlp=cfg.mlp, dtype=self.dtype
+        )
+        self.norm = LayerNorm(self.dtype)
+
+    def __call__(self, pixels: Array) -> Array:
+        """pixels f32[B,H,W,3], H = W = image_size, normalised -> features [B,I,width]."""
+        size = self.cfg.image_size
+        if pixels.shape[1:] != (size, size, 3):
+            raise ValueError(f"pictures of shape {pixels.shape[1:]}, the encoder was made for {(size, size, 3)}")
+        x = self.patch(pixels.astype(self.dtype))
+        x = x.reshape(x.shape[0], self.cfg.tokens, self.cfg.width) + self.positions.astype(self.dtype)[None]
+        x, _ = self.layers(x)
+        return self.norm(x)

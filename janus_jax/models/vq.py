@@ -1,0 +1,295 @@
+"""The picture tokenizer: VQ-16, a convolutional autoencoder with a codebook of unit vectors.
+
+    pixels f32[B,H,W,3] in [-1,1] --encode--> z f32[B,h,w,E] --quantize--> codes i32[B,I] --lookup-->
+    f32[B,I,E] zq f32[B,h,w,E] --decode_latents--> pixels f32[B,H,W,3], not clipped
+
+Every level but the last halves the picture, so h = H / 2**(levels-1), and I = h*w codes run row by row.
+Latents and codebook rows are both scaled to unit length before the nearest row is looked for: the nearest row
+is the one with the largest cosine. Nothing here knows how the tokenizer is trained; training composes these
+methods.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class VQConfig:
+    """Sizes of the tokenizer; the defaults are VQ-16 at 384 px."""
+
+    image_size: int = 384
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    res_blocks: int = 2
+    z_channels: int = 256
+    codebook_size: int = 16384
+    code_dim: int = 8
+    groups: int = 32
+    attention: bool = True
+
+    def __post_init__(self):
+        # A list, as JSON gives it, would make the configuration unhashable.
+        object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
+        if self.image_size % self.stride:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of the tokenizer's stride {self.stride}")
+        for multiplier in self.channel_multipliers:
+            if self.channels * multiplier % self.groups:
+                raise ValueError(f"{self.channels * multiplier} channels do not split into {self.groups} groups")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per code, along one side."""
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Codes along one side of a picture."""
+        return self.image_size // self.stride
+
+    @property
+    def tokens(self) -> int:
+        """Codes per picture."""
+        return self.grid**2
+
+
+def unit(x: Array) -> Array:
+    """Scales the last axis to length 1. A zero vector stays zero, with a finite gradient."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+
+
+class Norm(nn.Module):
+    """Group normalisation, then swish where asked for: what precedes every convolution of a residual block.
+
+    The statistics are an f32 island. (The stock GroupNorm would do, but it raises under strict dtype
+    promotion as soon as inputs or parameters are bf16.)
+    """
+
+    groups: int
+    dtype: Any
+    activate: bool = True
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        B, h, w, N = x.shape
+        scale = self.param("scale", nn.initializers.ones, (N,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (N,), jnp.float32)
+        x = x.astype(jnp.float32).reshape(B, h * w, self.groups, N // self.groups)
+        x = x - x.mean((1, 3), keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean((1, 3), keepdims=True) + self.eps)
+        x = x.reshape(B, h, w, N) * _per_channel(scale) + _per_channel(bias)
+        return (nn.swish(x) if self.activate else x).astype(self.dtype)
+
+
+def _per_channel(v):
+    return v.astype(jnp.float32)[None, None, None, :]
+
+
+def conv(features: int, size: int, dtype, name: str, **kwargs) -> nn.Conv:
+    """A convolution that keeps the picture's size unless told otherwise."""
+    kwargs = {"padding": size // 2, **kwargs}
+    return nn.Conv(features, (size, size), dtype=dtype, name=name, **kwargs)
+
+
+class ResBlock(nn.Module):
+    """x + conv(norm(conv(norm(x)))); a 1x1 convolution carries x when the number of channels changes."""
+
+    features: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        h = conv(self.features, 3, self.dtype, "conv1")(Norm(self.groups, self.dtype, name="norm1")(x))
+        h = conv(self.features, 3, self.dtype, "conv2")(Norm(self.groups, self.dtype, name="norm2")(h))
+        if x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.dtype, "shortcut")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """One head over all positions of the feature map, residual."""
+
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        B, h, w, N = x.shape
+        normed = Norm(self.groups, self.dtype, activate=False, name="norm")(x)
+        q, k, v = (conv(N, 1, self.dtype, name)(normed).reshape(B, h * w, N) for name in ("q", "k", "v"))
+        # The softmax is an f32 island.
+        scores = jnp.einsum("BTN,BSN->BTS", q, k, preferred_element_type=jnp.float32) * N**-0.5
+        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+        out = jnp.einsum("BTS,BSN->BTN", weights, v).reshape(B, h, w, N)
+        return x + conv(N, 1, self.dtype, "out")(out)
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    groups: int
+    attention: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        N = x.shape[-1]
+        x = ResBlock(N, self.groups, self.dtype, name="res0")(x)
+        if self.attention:
+            x = Attention(self.groups, self.dtype, name="attn")(x)
+        return ResBlock(N, self.groups, self.dtype, name="res1")(x)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, then a change of resolution: "down", "up" or none."""
+
+    features: int
+    blocks: int
+    groups: int
+    attention: bool
+    resample: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        for i in range(self.blocks):
+            x = ResBlock(self.features, self.groups, self.dtype, name=f"res{i}")(x)
+            if self.attention:
+                x = Attention(self.groups, self.dtype, name=f"attn{i}")(x)
+        if self.resample == "down":
+            # One row and one column of zeros at the bottom and the right only, as the original pads.
+            edges = ((0, 1), (0, 1))
+            x = conv(self.features, 3, self.dtype, "down", strides=2, padding=edges)(x)
+        elif self.resample == "up":
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            x = conv(self.features, 3, self.dtype, "up")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """pixels [B,H,W,3] -> features [B,h,w,z_channels]."""
+
+    channels: int
+    multipliers: tuple[int, ...]
+    res_blocks: int
+    z_channels: int
+    groups: int
+    attention: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        x = conv(self.channels, 3, self.dtype, "conv_in")(x)
+        last = len(self.multipliers) - 1
+        for i, multiplier in enumerate(self.multipliers):
+            x = Level(
+                features=self.channels * multiplier,
+                blocks=self.res_blocks,
+                groups=self.groups,
+                attention=self.attention and i == last,
+                resample="down" if i < last else None,
+                dtype=self.dtype,
+                name=f"level{i}",
+            )(x)
+        x = Middle(self.groups, self.attention, self.dtype, name="mid")(x)
+        x = Norm(self.groups, self.dtype, name="norm_out")(x)
+        return conv(self.z_channels, 3, self.dtype, "conv_out")(x)
+
+
+class Decoder(nn.Module):
+    """features [B,h,w,z_channels] -> pixels [B,H,W,3]; level0 is the lowest resolution, one block more per
+    level.
+    """
+
+    channels: int
+    multipliers: tuple[int, ...]
+    res_blocks: int
+    groups: int
+    attention: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        last = len(self.multipliers) - 1
+        x = conv(self.channels * self.multipliers[last], 3, self.dtype, "conv_in")(x)
+        x = Middle(self.groups, self.attention, self.dtype, name="mid")(x)
+        for i, multiplier in enumerate(reversed(self.multipliers)):
+            x = Level(
+                features=self.channels * multiplier,
+                blocks=self.res_blocks + 1,
+                groups=self.groups,
+                attention=self.attention and i == 0,
+                resample="up" if i < last else None,
+                dtype=self.dtype,
+                name=f"level{i}",
+            )(x)
+        x = Norm(self.groups, self.dtype, name="norm_out")(x)
+        return conv(3, 3, self.dtype, "conv_out")(x)
+
+
+class VQ(nn.Module):
+    """The tokenizer. Params: encoder, quant_conv, codebook [C,E], post_quant_conv, decoder."""
+
+    cfg: VQConfig
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        cfg = self.cfg
+        shared = {
+            "channels": cfg.channels,
+            "multipliers": cfg.channel_multipliers,
+            "res_blocks": cfg.res_blocks,
+            "groups": cfg.groups,
+            "attention": cfg.attention,
+            "dtype": self.dtype,
+        }
+        self.encoder = Encoder(z_channels=cfg.z_channels, **shared)
+        self.quant_conv = nn.Conv(cfg.code_dim, (1, 1), dtype=self.dtype)
+        self.codebook = self.param(
+            "codebook", nn.initializers.normal(1.0), (cfg.codebook_size, cfg.code_dim), jnp.float32
+        )
+        self.post_quant_conv = nn.Conv(cfg.z_channels, (1, 1), dtype=self.dtype)
+        self.decoder = Decoder(**shared)
+
+    def __call__(self, pixels: Array) -> Array:
+        """pixels f32[B,H,W,3] -> their reconstruction, same shape. No gradient passes the choice of codes."""
+        return self.decode_codes(self.encode_codes(pixels))
+
+    def encode(self, pixels: Array) -> Array:
+        """pixels f32[B,H,W,3] in [-1,1] -> latents z f32[B,h,w,E], not yet of unit length."""
+        return self.quant_conv(self.encoder(pixels.astype(self.dtype))).astype(jnp.float32)
+
+    def quantize(self, z: Array) -> Array:
+        """z f32[B,h,w,E] -> codes i32[B,I], row by row; the lower index wins a tie."""
+        B, h, w, E = z.shape
+        codebook = unit(self.codebook.astype(jnp.float32))
+        # Full precision: accelerators multiply f32 in fewer bits by default, and the choice is discrete.
+        cosine = jnp.einsum("BIE,CE->BIC", unit(z).reshape(B, h * w, E), codebook, precision="highest")
+        return jnp.argmax(cosine, axis=-1).astype(jnp.int32)
+
+    def lookup(self, codes: Array) -> Array:
+        """codes i32[B,I] -> their codebook rows at unit length, f32[B,I,E]."""
+        return unit(jnp.take(self.codebook, codes, axis=0).astype(jnp.float32))
+
+    def decode_latents(self, zq: Array) -> Array:
+        """zq f32[B,h,w,E] -> pixels f32[B,H,W,3], not clipped."""
+        return self.decoder(self.post_quant_conv(zq.astype(self.dtype))).astype(jnp.float32)
+
+    def encode_codes(self, pixels: Array) -> Array:
+        """pixels f32[B,H,W,3] in [-1,1] -> codes i32[B,I]."""
+        return self.quantize(self.encode(pixels))
+
+    def decode_codes(self, codes: Array) -> Array:
+        """codes i32[B,I] of square pictures -> pixels f32[B,H,W,3], not clipped."""
+        B, I = codes.shape
+        side = round(I**0.5)
+        if side**2 != I:
+            raise ValueError(f"{I} codes do not make a square picture")
+        return self.decode_latents(self.lookup(codes).reshape(B, side, side, self.cfg.code_dim))

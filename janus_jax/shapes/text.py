@@ -1,0 +1,240 @@
+"""Texts of the embedded world: prompts in six categories, their parsing, truthful reasons, and what is held out.
+
+A prompt's text and its `Ask` determine each other: `phrase` writes one of many wordings, `parse` reads any of them.
+Held out for evaluation are combinations, never single words: four (colour, shape) pairs, three (count, shape) pairs, one
+pair of shapes, four placements. A held-out combination is never *named* in a training text; the pair of shapes and the
+counts are never *shown* in a training picture either. (An uncoloured prompt may show, say, a red triangle: which codes
+draw a red slanted edge can be learnt from nothing else.) The single-object category has no combination to hold out;
+there the wordings are held out.
+"""
+
+import functools
+import itertools
+import re
+import zlib
+
+import numpy as np
+
+from janus_jax.shapes.scene import COLORS, MAX_ITEMS, OPPOSITE, RELATIONS, SHAPES, Ask, Noun, relation_holds
+from janus_jax.shapes.verify import Reading, match, matches
+
+CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attribution")
+PREFIXES = ("", "a picture of ", "an image of ", "a drawing of ", "a photo of ", "draw ", "please draw ", "show me ",
+            "paint ", "make a picture of ", "create ", "i would like ")
+ONES = ("a", "one", "a single", "exactly one", "just one")
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
+NUMBER_NAMES = {n: name for name, n in NUMBERS.items()}
+PLACES = {
+    "left": ("to the left of", "on the left of", "left of"),
+    "right": ("to the right of", "on the right of", "right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+SIDES = {"left": "to the left", "right": "to the right", "above": "above", "below": "below"}
+
+HELD_OUT_COLORS = frozenset({("red", "triangle"), ("yellow", "circle"), ("blue", "cross"), ("purple", "square")})
+HELD_OUT_COUNTS = frozenset({(3, "triangle"), (2, "square"), (4, "circle")})
+HELD_OUT_PAIR = frozenset({"circle", "cross"})
+# (first, relation, second) with relation left or above; the mirrored wording is the same placement
+HELD_OUT_PLACES = frozenset({("square", "left", "triangle"), ("triangle", "left", "circle"),
+                             ("cross", "above", "square"), ("circle", "above", "triangle")})
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def _noun_text(noun: Noun, one="a"):
+    color = f"{noun.color} " if noun.color else ""
+    if noun.count > 1:
+        return f"{NUMBER_NAMES[noun.count]} {color}{plural(noun.shape)}"
+    return f"{one} {color}{noun.shape}"
+
+
+def phrase(rng, ask: Ask) -> str:
+    """One wording of the prompt."""
+    ones = ONES if ask.category == "single_object" else ONES[:3]
+    texts = [_noun_text(noun, str(rng.choice(ones))) for noun in ask.nouns]
+    joint = str(rng.choice(PLACES[ask.relation])) if ask.relation else str(rng.choice(("and", "with")))
+    return str(rng.choice(PREFIXES)) + f" {joint} ".join(texts)
+
+
+_NOUN = (rf"(?P<n{{0}}>a single|exactly one|just one|an?|{'|'.join(NUMBERS)}) "
+         rf"(?:(?P<c{{0}}>{'|'.join(COLORS)}) )?(?P<s{{0}}>{'|'.join(SHAPES)})(?:e?s)?")
+_JOINTS = {joint: relation for relation, joints in PLACES.items() for joint in joints} | {"and": None, "with": None}
+_PROMPT = re.compile(
+    rf"(?:{'|'.join(p for p in PREFIXES if p)})?{_NOUN.format(0)}"
+    rf"(?: (?P<joint>{'|'.join(sorted(_JOINTS, key=len, reverse=True))}) {_NOUN.format(1)})?")
+
+
+def parse(text: str) -> Ask:
+    """Reads a prompt of this world. Raises ValueError for any other text."""
+    found = _PROMPT.fullmatch(" ".join(text.lower().split()).rstrip("."))
+    if not found:
+        raise ValueError(f"not a prompt of the shapes world: {text!r} (try: 'a red circle and a blue square')")
+    groups = found.groupdict()
+    nouns = tuple(Noun(NUMBERS.get(groups[f"n{i}"], 1), groups[f"c{i}"], groups[f"s{i}"])
+                  for i in range(2) if groups[f"s{i}"])
+    relation = _JOINTS[groups["joint"]] if groups["joint"] else None
+    if relation and any(noun.count > 1 for noun in nouns):
+        raise ValueError(f"not a prompt of the shapes world: {text!r} (a placement is of one object to one other)")
+    if relation:
+        category = "position"
+    elif any(noun.count > 1 for noun in nouns):
+        category = "counting"
+    elif len(nouns) == 2:
+        category = "color_attribution" if all(noun.color for noun in nouns) else "two_object"
+    else:
+        category = "colors" if nouns[0].color else "single_object"
+    return Ask(category, nouns, relation)
+
+
+def _place(first, relation, second):
+    return (first, relation, second) if relation in ("left", "above") else (second, OPPOSITE[relation], first)
+
+
+@functools.cache
+def all_asks(category: str) -> list[Ask]:
+    """Every question of a category (do not change the list: it is kept)."""
+    one = [Noun(1, None, shape) for shape in SHAPES]
+    colored = [Noun(1, color, shape) for color in COLORS for shape in SHAPES]
+    if category == "single_object":
+        return [Ask(category, (noun,)) for noun in one]
+    if category == "two_object":
+        return [Ask(category, pair) for pair in itertools.permutations(one, 2)]
+    if category == "counting":
+        return [Ask(category, (Noun(n, color, shape),))
+                for n in range(2, MAX_ITEMS + 1) for color in (None, *COLORS) for shape in SHAPES]
+    if category == "colors":
+        return [Ask(category, (noun,)) for noun in colored]
+    if category == "position":
+        return [Ask(category, pair, relation) for pair in itertools.permutations(one, 2) for relation in RELATIONS]
+    if category == "color_attribution":
+        return [Ask(category, (a, b)) for a, b in itertools.permutations(colored, 2)
+                if a.shape != b.shape and a.color != b.color]
+    raise ValueError(f"unknown category {category!r}; the categories are {', '.join(CATEGORIES)}")
+
+
+def held_out(ask: Ask) -> bool:
+    """Whether the question names a held-out combination."""
+    nouns = ask.nouns
+    return (any((noun.color, noun.shape) in HELD_OUT_COLORS for noun in nouns)
+            or any((noun.count, noun.shape) in HELD_OUT_COUNTS for noun in nouns)
+            or (len(nouns) == 2 and {noun.shape for noun in nouns} == HELD_OUT_PAIR)
+            or (ask.relation is not None
+                and _place(nouns[0].shape, ask.relation, nouns[1].shape) in HELD_OUT_PLACES))
+
+
+def _held_out_text(text):
+    """Half of the single-object wordings, fixed by their checksum."""
+    return zlib.crc32(text.encode()) % 2 == 0
+
+
+def shows_held_out(reading: Reading) -> bool:
+    """Whether a picture shows a combination that training pictures never show: the pair of shapes, or a count."""
+    shapes = [item.shape for item in reading.items]
+    return HELD_OUT_PAIR <= set(shapes) or any((shapes.count(shape), shape) in HELD_OUT_COUNTS for shape in set(shapes))
+
+
+def is_held_out_prompt(text: str) -> bool:
+    """Whether a prompt text belongs to the evaluation side."""
+    ask = parse(text)
+    if ask.category == "single_object":
+        return _held_out_text(text)
+    return held_out(ask)
+
+
+def train_prompt(rng, category: str | None = None) -> str:
+    """A random training prompt; categories are equally frequent."""
+    category = category or str(rng.choice(CATEGORIES))
+    asks = all_asks(category)
+    while True:
+        text = phrase(rng, asks[int(rng.integers(len(asks)))])
+        if not is_held_out_prompt(text):
+            return text
+
+
+def held_out_prompts(per_category: int, seed: int = 0) -> list[str]:
+    """Distinct held-out prompts, `per_category` of each of the six, in category order.
+
+    Raises ValueError where a category has fewer than that many.
+    """
+    prompts = []
+    for index, category in enumerate(CATEGORIES):
+        rng = np.random.default_rng([seed, index])
+        asks = [ask for ask in all_asks(category) if category == "single_object" or held_out(ask)]
+        texts, tries = {}, 0
+        while len(texts) < per_category:
+            text = phrase(rng, asks[tries % len(asks)])  # in turn, so that every combination is asked about equally
+            tries += 1
+            if category != "single_object" or _held_out_text(text):
+                texts.setdefault(text)
+            if tries > 1000 + 200 * per_category:
+                raise ValueError(f"category {category} has only about {len(texts)} held-out prompts, "
+                                 f"not {per_category}: ask for fewer")
+        prompts += list(texts)
+    return prompts
+
+
+def _item_text(item, named, article=True):
+    """An item in words; its colour is left out where it was not asked about or would name a held-out pair."""
+    color = f"{item.color} " if named and (item.color, item.shape) not in HELD_OUT_COLORS else ""
+    return f"{'a ' if article else ''}{color}{item.shape}"
+
+
+def reason(rng, ask: Ask, reading: Reading) -> str:
+    """A truthful verdict with its reason, beginning with "Yes" or "No": what the picture shows, against the prompt."""
+    named = any(noun.color for noun in ask.nouns)
+
+    def pick(*options):
+        return str(rng.choice(options))
+
+    if matches(ask, reading):
+        if ask.relation:
+            first, second = ask.nouns
+            side = PLACES[ask.relation][0]
+            return pick(f"Yes, the {first.shape} is {side} the {second.shape}.",
+                        f"Yes, there is {_noun_text(first)} {side} {_noun_text(second)}.")
+        what = " and ".join(_noun_text(noun) for noun in ask.nouns)
+        verb = "are" if ask.nouns[0].count > 1 else "is"
+        return pick(f"Yes, there {verb} {what}.", f"Yes, the picture shows {what}.")
+    if reading.unclear:
+        return pick("No, one shape is not clear.", "No, the picture has an unclear shape.")
+    if not reading.items:
+        return pick("No, the picture is empty.", "No, there is nothing in the picture.")
+    matched = match(ask, reading)
+    if ask.category == "counting":
+        noun = ask.nouns[0]
+        count = sum(noun.fits(item) for item in reading.items)
+        color = f"{noun.color} " if noun.color else ""
+        want = NUMBER_NAMES[noun.count]
+        if count == 0:
+            return pick(f"No, there is no {color}{noun.shape}.", f"No, there are no {color}{plural(noun.shape)}.")
+        if count != noun.count:
+            has = NUMBER_NAMES.get(count, "many")
+            what = f"{color}{noun.shape if count == 1 else plural(noun.shape)}"
+            verb = "is" if count == 1 else "are"
+            return pick(f"No, there {verb} {has} {what}, not {want}.", f"No, it shows {has} {what} instead of {want}.")
+    if matched.missing and matched.extra:
+        lost = matched.missing[0]
+        other = next((item for item in matched.extra if item.shape == lost.shape), matched.extra[0])
+        if other.shape == lost.shape:  # then the colour is what is wrong
+            if (other.color, other.shape) in HELD_OUT_COLORS:
+                return f"No, the {lost.shape} is not {lost.color}."
+            return pick(f"No, the {lost.shape} is {other.color}, not {lost.color}.",
+                        f"No, the {lost.shape} is {other.color} instead of {lost.color}.")
+        return pick(f"No, there is {_item_text(other, named)}, not {_noun_text(lost)}.",
+                    f"No, it shows {_item_text(other, named)} instead of {_noun_text(lost)}.")
+    if matched.missing:
+        lost = _noun_text(matched.missing[0])[2:]
+        return pick(f"No, there is no {lost}.", f"No, the {lost} is missing.")
+    if matched.extra:
+        other = matched.extra[0]
+        return pick(f"No, there is also {_item_text(other, named)}.",
+                    f"No, the {_item_text(other, named, article=False)} should not be there.")
+    first, second = (found[0] for found in matched.found)
+    actual = next((r for r in RELATIONS if relation_holds(r, first, second)), None)
+    if actual is None or _place(first.shape, actual, second.shape) in HELD_OUT_PLACES:
+        return f"No, the {first.shape} is not {PLACES[ask.relation][0]} the {second.shape}."
+    return pick(f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}, not {SIDES[ask.relation]}.",
+                f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}.")

@@ -1,0 +1,190 @@
+"""The verifier: reads a picture (never a scene) and says what is in it.
+
+Objects are told from the plain background by colour distance, separated into connected components, and each component
+is explained by analysis through synthesis: the four shapes are drawn into its bounding box and the best overlap wins, if
+it is good and clear enough. What cannot be explained (blobs, odd hues, overlaps, noise) counts as unclear, and a
+picture with anything unclear matches no prompt; this is what keeps a policy from earning reward with smears.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from scipy import ndimage
+
+from janus_jax.shapes.render import coverage
+from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, relation_holds
+
+FOREGROUND = 55.0  # RGB distance from the background at which a pixel belongs to an object
+SPECK = 0.004  # share of the picture under which a component is dust
+MIN_SIDE, MAX_SIDE = 0.15, 0.36  # bounding-box sides of an object, as fractions of the picture
+MIN_OVERLAP, MIN_MARGIN = 0.78, 0.04
+HUE_TOLERANCE = {"red": 16.0, "yellow": 14.0, "green": 28.0, "blue": 25.0, "purple": 25.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a picture shows: the recognised items, and how many things in it are not clear."""
+
+    items: tuple[Item, ...]
+    unclear: int = 0
+
+
+def read(picture) -> Reading:
+    """Reads a square picture u8[side, side, 3]. Raises ValueError for another shape or dtype."""
+    picture = np.asarray(picture)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.shape[0] != picture.shape[1] or picture.dtype != np.uint8:
+        raise ValueError(f"a picture is u8[side, side, 3], not {picture.dtype}{list(picture.shape)}")
+    side = picture.shape[0]
+    pixels = picture.astype(np.float32)
+    background = np.median(pixels.reshape(-1, 3), axis=0)
+    if background.min() < 185 or background.max() - background.min() > 30:
+        return Reading((), unclear=1)
+    distance = np.linalg.norm(pixels - background, axis=-1)
+    labels, count = ndimage.label(distance > FOREGROUND)
+    items, unclear, dust = [], 0, 0.0
+    for index, window in enumerate(ndimage.find_objects(labels), start=1):
+        mask = labels[window] == index
+        if mask.sum() < SPECK * side * side:
+            dust += mask.sum()
+            continue
+        item = _explain(pixels, distance, labels == index, window, background, side)
+        if item is None:
+            unclear += 1
+        else:
+            items.append(item)
+    if dust > 2 * SPECK * side * side:
+        unclear += 1
+    # what lies under the threshold everywhere must be background: a haze is not a plain ground
+    rest = ~ndimage.binary_dilation(labels > 0, iterations=2)
+    if rest.any() and distance[rest].mean() > 16:
+        unclear += 1
+    return Reading(tuple(items), unclear)
+
+
+def _explain(pixels, distance, mask, window, background, side):
+    """The item that a component shows, or None."""
+    rows, columns = window
+    box = (columns.start, columns.stop, rows.start, rows.stop)
+    if not all(MIN_SIDE * side <= extent <= MAX_SIDE * side for extent in (box[1] - box[0], box[3] - box[2])):
+        return None
+    core = mask & ndimage.binary_erosion(mask)
+    if core.sum() < 4:
+        return None
+    color = _color(pixels[core])
+    if color is None:
+        return None
+    full = np.median(distance[core])
+    # the soft mask of this component alone: its own pixels and their blended rim
+    alpha = np.where(ndimage.binary_dilation(mask), np.clip(distance / full, 0, 1), 0).astype(np.float32)
+    x0, x1 = _extent(alpha.max(0))
+    y0, y1 = _extent(alpha.max(1))
+    if not 0.75 <= (x1 - x0) / (y1 - y0) <= 1.34:
+        return None
+    overlaps = []
+    for shape in SHAPES:
+        template = _template(shape, *(round(4 * edge) for edge in (x0, x1, y0, y1)), side)
+        overlaps.append(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
+    order = np.argsort(overlaps)[::-1]
+    if overlaps[order[0]] < MIN_OVERLAP or overlaps[order[0]] - overlaps[order[1]] < MIN_MARGIN:
+        return None
+    size = max(x1 - x0, y1 - y0) / side
+    return Item(SHAPES[order[0]], color, (x0 + x1) / 2 / side, (y0 + y1) / 2 / side, float(size))
+
+
+def _extent(profile):
+    """Sub-pixel first and last edge of a profile of largest coverages."""
+    inside = np.flatnonzero(profile > 0.5)
+    first, last = int(inside[0]), int(inside[-1])
+    before = profile[first - 1] if first > 0 else 0.0
+    after = profile[last + 1] if last + 1 < len(profile) else 0.0
+    return float(first + 1 - profile[first] - before), float(last + profile[last] + after)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _template(shape, x0, x1, y0, y1, side):
+    """Coverage of a shape that fills the box given in quarter pixels."""
+    return coverage(shape, (x0 + x1) / 8, (y0 + y1) / 8, (x1 - x0) / 4, (y1 - y0) / 4, side)
+
+
+def _color(core):
+    """The colour name that at least four fifths of the core pixels f32[N, 3] bear, or None."""
+    value = core.max(-1) / 255
+    spread = value - core.min(-1) / 255
+    black = (value < 0.33) & (spread < 0.16)
+    vivid = ~black & (spread >= 0.38 * value) & (value >= 0.35)
+    shares = {"black": black.mean()}
+    hue = _hue(core)
+    for name, width in HUE_TOLERANCE.items():
+        gap = np.abs((hue - COLORS[name][0] + 180) % 360 - 180)
+        shares[name] = (vivid & (gap <= width)).mean()
+    name = max(shares, key=shares.get)
+    return name if shares[name] >= 0.8 else None
+
+
+def _hue(pixels):
+    """Hue in degrees of RGB pixels [N, 3]: the angle in the plane across the grey axis, by the HSV hexagon."""
+    red, green, blue = pixels.T
+    top = pixels.max(-1)
+    spread = np.maximum(top - pixels.min(-1), 1e-6)
+    sector = np.select(
+        [top == red, top == green], [(green - blue) / spread % 6, (blue - red) / spread + 2], (red - green) / spread + 4
+    )
+    return 60 * sector
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """How a reading meets a prompt: nouns without an object (as single nouns), objects no noun asks for, and the
+    objects found for each noun of the prompt."""
+
+    missing: tuple
+    extra: tuple[Item, ...]
+    found: tuple[tuple[Item, ...], ...]
+
+
+def match(ask: Ask, reading: Reading) -> Match:
+    """Assigns objects to nouns: exact ones first; what is left over is missing or extra."""
+    left = list(reading.items)
+    found, missing = [], []
+    for noun in ask.nouns:
+        mine = [item for item in left if noun.fits(item)][: noun.count]
+        left = [item for item in left if all(item is not other for other in mine)]
+        found.append(tuple(mine))
+        missing += [dataclasses.replace(noun, count=1)] * (noun.count - len(mine))
+    return Match(tuple(missing), tuple(left), tuple(found))
+
+
+def answers(ask: Ask, reading: Reading) -> list[tuple[str, bool]]:
+    """The prompt's atomic questions, each with its answer for this picture.
+
+    Kinds: ("shape i", "color i", "count i") per noun, "relation", "nothing else", "clear".
+    """
+    result = []
+    matched = match(ask, reading)
+    for i, noun in enumerate(ask.nouns):
+        alike = sum(n.shape == noun.shape for n in ask.nouns)  # nouns of this shape: that many objects must be there
+        result.append((f"shape {i}", sum(item.shape == noun.shape for item in reading.items) >= alike))
+        if noun.color:
+            result.append((f"color {i}", len(matched.found[i]) > 0))
+        if ask.category == "counting":
+            result.append((f"count {i}", sum(noun.fits(item) for item in reading.items) == noun.count))
+    if ask.relation:
+        firsts, seconds = matched.found
+        result.append(("relation", bool(firsts and seconds) and relation_holds(ask.relation, firsts[0], seconds[0])))
+    result.append(("nothing else", not matched.extra))
+    result.append(("clear", reading.unclear == 0))
+    return result
+
+
+def matches(ask: Ask, reading: Reading) -> bool:
+    """Whether the picture is exactly what the prompt asks for: every atomic answer is yes."""
+    return all(answer for _, answer in answers(ask, reading))
+
+
+def score(ask: Ask, reading: Reading) -> float:
+    """R_QA in [0, 1], the verifier's stand-in for a judge's P(yes): 1 for a right picture, else 0.4 times the share of
+    atomic questions answered yes. A wrong picture stays under one half, as it does with a judge that answers the whole
+    question, so that 1 - |R_QA - verdict| rewards the right verdict; the share still says which picture is nearer."""
+    results = [answer for _, answer in answers(ask, reading)]
+    return 1.0 if all(results) else 0.4 * sum(results) / len(results)

@@ -1,0 +1,44 @@
+"""Trains the embedded world's sentencepiece tokenizer, with the special tokens of Janus-Pro."""
+
+import io
+
+import numpy as np
+import sentencepiece
+
+from janus_jax.shapes import scene, text, verify
+from janus_jax.tokens import EDIT_REQUEST, NEXT_SENTENCE, SPECIAL, SYSTEM_PROMPT, THINK_SENTENCE, Tokenizer
+
+SIZE = 480
+
+
+def train_tokenizer(seed: int = 0, sentences: int = 3000) -> Tokenizer:
+    """A BPE tokenizer in which the world's words are single pieces. The method's two fixed sentences are one piece
+    each: at 36 codes per picture, spelling them out would be a fifth of every sequence."""
+    rng = np.random.default_rng(seed)
+    lines = [EDIT_REQUEST, SYSTEM_PROMPT] * 20
+    for i in range(sentences):
+        prompt = text.train_prompt(rng)
+        ask = text.parse(prompt)
+        shown = (scene.compose if i % 3 == 0 else scene.near_miss)(rng, ask)
+        lines += [f": {prompt}", text.reason(rng, ask, verify.Reading(shown.items))]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=SIZE,
+        # text must come back as it went in: newlines and leading spaces are part of the templates
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        byte_fallback=True,
+        control_symbols=list(SPECIAL),
+        user_defined_symbols=["\n", "\n\n", "Yes", "No", *(s.replace(" ", "▁") for s in (THINK_SENTENCE, NEXT_SENTENCE))],
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return Tokenizer("tokenizer.model", model.getvalue())

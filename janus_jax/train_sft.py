@@ -1,0 +1,147 @@
+"""Stage 1, supervised: python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir DIR
+
+Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Yes/No tokens weigh 0.8 of its share).
+Resumes from the workdir by itself; the finished model is DIR/model.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from janus_jax import cli, density, loading, losses, optim, sharding, train_step
+from janus_jax.data import cache, sft
+from janus_jax.errors import UserError
+from janus_jax.loop import fit
+from janus_jax.models.janus import Janus, JanusConfig, init_params
+from janus_jax.models.logps import token_logps
+from janus_jax.shapes.vocabulary import train_tokenizer
+
+
+def make_forward(model: Janus):
+    """forward(params, batches) -> list of token_logps, one per bucket."""
+    sampling = density.Sampling(cfg_weight=1.0)
+
+    def forward(params, batches):
+        return [token_logps(model, params, batch, sampling) for batch in batches]
+
+    return forward
+
+
+def _targets(batches):
+    """(field, bucket index, Targets) of all targets of a step."""
+    return [
+        (name, i, getattr(batch, name))
+        for i, batch in enumerate(batches)
+        for name in ("text", "codes")
+        if getattr(batch, name) is not None
+    ]
+
+
+def make_prepare(shares):
+    """prepare(batches): the weights normalised over all buckets, see losses.sft_weights."""
+
+    def prepare(batches):
+        targets = _targets(batches)
+        weights = losses.sft_weights([(t.weight, t.group) for _, _, t in targets], shares)
+        batches = list(batches)
+        for (name, i, t), weight in zip(targets, weights, strict=True):
+            batches[i] = batches[i].replace(**{name: t.replace(weight=weight)})
+        return tuple(batches)
+
+    return prepare
+
+
+def loss(outputs, batches):
+    """Stage 1's loss over all buckets: (f32[], metrics). Metrics per group: its weighted part of the loss, and the share
+    of right verdicts among judged pictures cannot be read off it; see evaluate."""
+    total = 0.0
+    parts = dict.fromkeys(losses.GROUPS, 0.0)
+    for name, i, targets in _targets(batches):
+        logps = outputs[i][name]
+        total += losses.sft_loss(logps, targets.weight)
+        for group, label in enumerate(losses.GROUPS):
+            parts[label] += losses.sft_loss(logps, jnp.where(targets.group == group, targets.weight, 0.0))
+    return total, parts
+
+
+def initial_model(config, mesh):
+    """(model, params, processor) that stage 1 starts from.
+
+    config.init: an own checkpoint to go on from; or config.vq and config.preset: fresh parameters around a trained
+    picture tokenizer, with the embedded world's text tokenizer.
+    """
+    if config.init:
+        loading.same_sizes(config.init, JanusConfig.preset(config.preset))
+        return loading.load(config.init, mesh=mesh)
+    cfg = JanusConfig.preset(config.preset)
+    vq, vq_params = loading.load_vq(config.vq)
+    if vq.cfg != cfg.vq:
+        raise UserError(f"{config.vq} is a tokenizer of other sizes than the preset {config.preset!r}: train it with its config")
+    model = Janus(cfg)
+    params = init_params(model, jax.random.key(config.seed), mesh=mesh)
+    params = {**params, "vq": jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), vq_params, params["vq"])}
+    return model, params, loading.processor_of(cfg, train_tokenizer())
+
+
+def trainable_leaves(params, frozen):
+    """A tree of bools: False where a regex of `frozen` matches the whole path."""
+    return sharding.match([*((regex, False) for regex in frozen), (r".*", True)], params)
+
+
+def mesh_of(config):
+    """The mesh of config.mesh = (data, fsdp, tensor), -1 = all remaining devices. Raises UserError where it does not fit."""
+    shape = [int(size) for size in config.mesh]
+    others = 1
+    for size in shape:
+        others *= size if size != -1 else 1
+    shape = [jax.device_count() // others if size == -1 else size for size in shape]
+    if shape[0] * shape[1] * shape[2] != jax.device_count():
+        raise UserError(f"the mesh {tuple(shape)} does not use the {jax.device_count()} devices: set --config.mesh=(-1,1,1)")
+    return sharding.make_mesh(*shape)
+
+
+def main(argv):
+    config, workdir = cli.parse_config(argv, __doc__)
+    mesh = mesh_of(config)
+    buckets = [sft.Bucket(length, tuple(sft.Kind(*kind) for kind in kinds)) for length, kinds in config.buckets]
+    split_by = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
+    for bucket in buckets:
+        if bucket.rows % split_by:
+            raise UserError(f"a bucket of {bucket.rows} rows does not divide by mesh x micro_batches = {split_by}: "
+                            "change config.buckets")
+    with jax.set_mesh(mesh):
+        groups = cache.load(config.cache)
+        model, params, processor = initial_model(config, mesh)
+        trainable = trainable_leaves(params, config.frozen)
+        kept = train_step.split(params, trainable)[0]
+        decays = train_step.split(sharding.match(optim.DECAY_RULES, params), trainable)[0]
+        schedule = optim.warmup_cosine(config.learning_rate, config.final_learning_rate, config.warmup, config.steps)
+        tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays)
+        del kept
+        abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+        step = train_step.make_train_step(
+            make_forward(model),
+            loss,
+            tx,
+            trainable,
+            prepare=make_prepare(losses.sft_shares(*config.shares, config.verdict_share)),
+            micro_batches=config.micro_batches,
+            state_shardings=shardings,
+            batch_shardings=by_row,
+        )
+        maker = sft.RowMaker(groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt)
+        shard = (jax.process_index(), jax.process_count())
+        dataset = sft.steps(maker, buckets, config.seed, config.steps, shard)
+
+        def place(batch):
+            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
+
+        state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
+        state, finished = fit(workdir, "sft", state, step, dataset, place, config, abstract)
+        if finished:
+            loading.save(workdir / "model", model, state.params, processor)
+
+
+if __name__ == "__main__":
+    cli.run(main)

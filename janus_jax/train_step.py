@@ -1,0 +1,124 @@
+"""One training step for every stage: `make_train_step(forward, loss, tx)` over one `TrainState`.
+
+The stages differ in `loss(outputs, batch)` alone. Losses are sums whose weights were normalised over the whole batch
+beforehand (see losses.py), so that gradient accumulation is exact for any distribution of masked tokens over the
+micro-batches: the gradient of a sum is the sum of the gradients.
+"""
+
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from janus_jax import sharding
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Arrays only: the step i32[], the one parameter pytree, and the optimizer's state for its trainable leaves."""
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+def split(params, trainable):
+    """Parts a tree by a tree of bools into two of the same form, each with None where the other has a leaf."""
+    kept = jax.tree.map(lambda leaf, keep: leaf if keep else None, params, trainable)
+    frozen = jax.tree.map(lambda leaf, keep: None if keep else leaf, params, trainable)
+    return kept, frozen
+
+
+def merge(first, second):
+    """Undoes `split`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
+
+
+def init_state(params, tx, trainable) -> TrainState:
+    """A fresh state; the optimizer only knows the trainable leaves, so frozen towers cost it no memory."""
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(split(params, trainable)[0]))
+
+
+def abstract_state(initial: Callable, tx, trainable, mesh) -> TrainState:
+    """The state that `initial()` would make, as ShapeDtypeStructs with shardings: parameters by the rules of
+    sharding.py, optimizer moments like their parameters, everything else replicated."""
+    abstract = jax.eval_shape(initial)
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    of_params = sharding.param_shardings(abstract.params, mesh)
+    of_moments = optax.tree_map_params(
+        tx,
+        lambda _, place: place,
+        abstract.opt_state,
+        split(of_params, trainable)[0],
+        transform_non_params=lambda _: replicated,
+    )
+    places = TrainState(replicated, of_params, of_moments)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
+    )
+
+
+def make_train_step(
+    forward: Callable,
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    trainable,
+    *,
+    prepare: Callable = lambda batch: batch,
+    micro_batches: int = 1,
+    state_shardings=None,
+    batch_shardings=None,
+):
+    """Builds the jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
+
+    forward(params, batch) -> outputs; loss(outputs, batch) -> (f32[] sum, {name: f32[] sum}).
+    prepare(batch) sees the whole batch and may rewrite it (normalised weights, say).
+    trainable: a tree of bools like params; the rest gets no gradient, is not updated and is bit for bit unchanged.
+    micro_batches: the batch's leading axis is cut into that many parts, whose gradients are summed.
+    state_shardings, batch_shardings: NamedShardings for the mesh in use, a tree like TrainState and a prefix of the
+    batch; metrics come back replicated. Without them everything stays where it is (one device).
+    Metrics: the loss's own, "loss", "grad_norm", "update_norm", and "skipped" (1 where a non-finite gradient
+    made the step keep its state).
+    """
+
+    def objective(kept, frozen, batch):
+        value, metrics = loss(forward(merge(kept, jax.lax.stop_gradient(frozen)), batch), batch)
+        return value, {"loss": value, **metrics}
+
+    def step(state: TrainState, batch):
+        batch = prepare(batch)
+        kept, frozen = split(state.params, trainable)
+        gradient = jax.grad(objective, has_aux=True)
+        if micro_batches == 1:
+            grads, metrics = gradient(kept, frozen, batch)
+        else:
+            parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+
+            def accumulate(total, part):
+                return jax.tree.map(jnp.add, total, gradient(kept, frozen, part)), None
+
+            zero = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, kept, frozen, jax.tree.map(lambda x: x[0], parts))
+            )
+            (grads, metrics), _ = jax.lax.scan(accumulate, zero, parts)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+        updates, opt_state = tx.update(grads, state.opt_state, kept)
+        fresh = optax.apply_updates(kept, updates)
+        # A non-finite gradient leaves everything but the step as it was.
+        keep_old = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
+        fresh, opt_state = keep_old(fresh, kept), keep_old(opt_state, state.opt_state)
+        metrics |= {
+            "grad_norm": norm,
+            "update_norm": optax.global_norm(updates),
+            "skipped": 1.0 - finite.astype(jnp.float32),
+        }
+        return TrainState(state.step + 1, merge(fresh, frozen), opt_state), metrics
+
+    shardings = {}
+    if state_shardings is not None:
+        replicated = jax.sharding.NamedSharding(jax.tree.leaves(state_shardings)[0].mesh, jax.sharding.PartitionSpec())
+        shardings = {"in_shardings": (state_shardings, batch_shardings), "out_shardings": (state_shardings, replicated)}
+    return jax.jit(step, donate_argnums=0, **shardings)
