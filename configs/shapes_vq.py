@@ -13,12 +13,13 @@ def get_config():
     config.seed = 0
     config.vq = dict(image_size=48, channels=8, channel_multipliers=(1, 2, 4, 4), res_blocks=1, z_channels=32,
                      codebook_size=256, code_dim=8, groups=2, attention=True)
-    config.pictures = 200_000  # size of the (drawn on demand) training set
+    config.pictures = 50_000  # size of the (drawn on demand) training set
     config.batch = 16
     config.steps = 1200  # of each of the two phases
-    config.learning_rate = 3e-3
+    config.learning_rate = 4e-3
+    config.codes_learning_rate = 2e-3  # of the second phase
     config.final_learning_rate = 5e-5
-    config.warmup = 100
+    config.warmup = 50
     config.weight_decay = 0.0
     config.commitment = 0.25
     config.entropy = 0.05

@@ -50,16 +50,26 @@ def truncate(logits, top_k: int | None = None, top_p: float | None = None):
     """f32[..., V] with everything outside the top k, then outside the nucleus (Holtzman et al. 2020, arXiv 1904.09751),
     set to -inf. Ties at the edge are kept."""
     if top_k is not None and top_k < logits.shape[-1]:
-        edge = jax.lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits >= edge, logits, -jnp.inf)
+        top = jax.lax.top_k(logits, top_k + 1)[0]
+        logits = _at_least(logits, top[..., -2:-1], top[..., -1:])
     if top_p is not None and top_p < 1:
         ordered = -jnp.sort(-logits, axis=-1)
         probs = jax.nn.softmax(ordered, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
-        kept = jnp.sum(before < top_p, axis=-1, keepdims=True)
-        edge = jnp.take_along_axis(ordered, kept - 1, axis=-1)
-        logits = jnp.where(logits >= edge, logits, -jnp.inf)
+        kept = jnp.sum(before < top_p, axis=-1, keepdims=True, dtype=jnp.int32)
+        last, first = (jnp.take_along_axis(ordered, n, axis=-1) for n in (kept - 1, jnp.minimum(kept, logits.shape[-1] - 1)))
+        logits = _at_least(logits, last, first)
     return logits
+
+
+def _at_least(logits, last, first):
+    """The logits down to `last`, the least that is kept; `first` f32[..., 1] is the greatest that is not.
+
+    The cut lies between the two and not at `last`: a compiler may compute guided logits once to sort them and once more,
+    rounded differently, to compare them, and the token at the edge would be lost. Closer than 1e-5 is a tie.
+    """
+    slack = jnp.where(jnp.isfinite(first), jnp.maximum((last - first) / 2, 1e-5), 1.0)
+    return jnp.where(logits >= last - slack, logits, -jnp.inf)
 
 
 def code_logps(cond, uncond, sampling: Sampling):

@@ -44,11 +44,11 @@ def pg_weights(targets, groups: int, per: str):
     B = targets[0][0].shape[0]
     counts = sum(_counts(weight, group, groups) for weight, group in targets)  # tokens per (row, segment)
     if per == "segment":
-        rows = jnp.sum(counts > 0, axis=0)  # trajectories per segment
-        present = jnp.maximum(jnp.sum(rows > 0), 1)
-        scale = 1.0 / (jnp.maximum(counts, 1.0) * jnp.maximum(rows, 1)[None] * present)
+        rows = jnp.sum(counts > 0, axis=0, dtype=jnp.float32)  # trajectories per segment
+        present = jnp.maximum(jnp.sum(rows > 0, dtype=jnp.float32), 1.0)
+        scale = 1.0 / (jnp.maximum(counts, 1.0) * jnp.maximum(rows, 1.0)[None] * present)
     elif per == "trajectory":
-        rows = jnp.maximum(jnp.sum(counts.sum(1) > 0), 1)
+        rows = jnp.maximum(jnp.sum(counts.sum(1) > 0, dtype=jnp.float32), 1.0)
         scale = jnp.broadcast_to(1.0 / (jnp.maximum(counts.sum(1, keepdims=True), 1.0) * rows), counts.shape)
     elif per == "token":
         scale = jnp.broadcast_to(1.0 / jnp.maximum(counts.sum(), 1.0), counts.shape)
@@ -83,7 +83,9 @@ def pg_loss(logps, old_logps, ref_logps, advantage, weight, *, beta: float, clip
     """
     live = weight > 0
     # Unused places hold arbitrary numbers; they must not reach exp, whose gradient would be NaN times zero.
-    logps, old_logps, ref_logps = (jnp.where(live, x, 0.0) for x in (logps, old_logps, ref_logps))
+    logps, old_logps, ref_logps, advantage = (
+        jnp.where(live, x, 0.0) for x in (logps, old_logps, ref_logps, advantage)
+    )
     ratio = jnp.exp(logps - old_logps)
     clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     policy = -jnp.minimum(ratio * advantage, clipped * advantage)
@@ -92,7 +94,7 @@ def pg_loss(logps, old_logps, ref_logps, advantage, weight, *, beta: float, clip
     metrics = {
         "policy_loss": policy_loss,
         "kl": kl_mean,
-        "clip_fraction": jnp.sum((ratio * advantage > clipped * advantage) * weight),
+        "clip_fraction": jnp.sum(jnp.where(ratio * advantage > clipped * advantage, weight, 0.0)),
         "ratio": jnp.sum(ratio * weight),
     }
     return policy_loss + beta * kl_mean, metrics

@@ -2,10 +2,9 @@
 
 import optax
 
-# (regex over the '/'-joined path, decays): norms, biases and scales are left alone, everything else decays.
+# (regex over the whole '/'-joined path, decays): norms and biases are left alone, everything else decays.
 DECAY_RULES = (
-    (r".*(^|/)(bias|scale|q_bias|k_bias|v_bias)$", False),
-    (r".*norm[^/]*$", False),
+    (r".*/(bias|scale)", False),
     (r".*", True),
 )
 

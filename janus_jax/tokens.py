@@ -135,7 +135,7 @@ class Tokenizer:
         ids = [int(i) for i in ids]
         if self._pieces is None:
             return self._json.decode(ids, skip_special_tokens=True)
-        return self._pieces.decode([i for i in ids if not self._pieces.is_control(i) and i < self.size])
+        return self._pieces.decode([i for i in ids if i < self.size and not self._pieces.is_control(i)])
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Trains the picture tokenizer: python -m janus_jax.train_vq --config configs/shapes_vq.py --workdir DIR
 
-Loss: L1 + L2 reconstruction, the VQ-VAE codebook and commitment terms on unit vectors (van den Oord et al. 2017, arXiv
+Loss: contrast-weighted squared reconstruction error, the VQ-VAE codebook and commitment terms on unit vectors (van den Oord et al. 2017, arXiv
 1711.00937; unit-length codes as in ViT-VQGAN, arXiv 2110.04627), and an entropy term that keeps single assignments sharp
 and the use of the codebook even (as in MAGVIT-v2, arXiv 2310.05737).
 
@@ -52,7 +52,11 @@ def make_loss(quantised: bool, commitment: float, entropy: float, temperature: f
 
     def loss(outputs, pixels):
         error = outputs["pixels"] - pixels
-        reconstruction = jnp.mean(jnp.abs(error)) + jnp.mean(jnp.square(error))
+        # Squared error, heavier where a picture departs from its own mean: on a plain ground the few coloured pixels
+        # carry all that is to be learnt, and an absolute error's gradient from the rest never fades.
+        contrast = jnp.sqrt(jnp.mean(jnp.square(pixels - jnp.mean(pixels, (1, 2), keepdims=True)), -1, keepdims=True))
+        emphasis = contrast / jnp.mean(contrast, (1, 2), keepdims=True)
+        reconstruction = jnp.mean((0.2 + emphasis) * jnp.square(error))
         z, zq = outputs["z"], outputs["zq"]
         codebook = jnp.mean(jnp.sum(jnp.square(jax.lax.stop_gradient(z) - zq), -1))
         commit = jnp.mean(jnp.sum(jnp.square(z - jax.lax.stop_gradient(zq)), -1))
@@ -109,10 +113,11 @@ def main(argv):
         params = model.init(jax.random.key(config.seed), jnp.zeros(sample.shape))["params"]
         return train_step.init_state(params, tx, jax.tree.map(lambda _: True, params))
 
-    tx = optim.adamw(
-        optim.warmup_cosine(config.learning_rate, config.final_learning_rate, config.warmup, config.steps),
-        weight_decay=config.weight_decay,
-    )
+    def optimizer(peak):
+        schedule = optim.warmup_cosine(peak, config.final_learning_rate, config.warmup, config.steps)
+        return optim.adamw(schedule, weight_decay=config.weight_decay)
+
+    tx = optimizer(config.learning_rate)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), jax.eval_shape(initial)
     )
@@ -121,7 +126,7 @@ def main(argv):
     def place(batch):
         return jax.make_array_from_process_local_data(by_row, batch)
 
-    def phase(name, quantised, state, seed):
+    def phase(name, quantised, tx, state, seed):
         step = train_step.make_train_step(
             make_forward(model, quantised),
             make_loss(quantised, config.commitment, config.entropy, config.temperature),
@@ -135,7 +140,7 @@ def main(argv):
         return fit(workdir / name, name, state, step, dataset, place, config, abstract)
 
     with jax.set_mesh(mesh):
-        state, finished = phase("continuous", False, jax.jit(initial, out_shardings=shardings)(), config.seed)
+        state, finished = phase("continuous", False, tx, jax.jit(initial, out_shardings=shardings)(), config.seed)
         if finished:
             held = pictures.batches(config.pictures, cfg.image_size, 256, config.seed + 1)
             latents = jax.jit(lambda params, x: unit(model.apply({"params": params}, x, method="encode")))(
@@ -143,7 +148,7 @@ def main(argv):
             )
             params = {**state.params, "codebook": kmeans_codebook(np.asarray(latents), cfg.codebook_size, config.seed)}
             start = jax.jit(lambda p: train_step.init_state(p, tx, jax.tree.map(lambda _: True, p)), out_shardings=shardings)
-            state, finished = phase("codes", True, start(params), config.seed + 2)
+            state, finished = phase("codes", True, optimizer(config.codes_learning_rate), start(params), config.seed + 2)
         if finished:
             save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, state.params, {})
             print(f"verifier accepts {verifier_cap(model, state.params, cfg.image_size):.4f} of reconstructed right pictures")

@@ -79,17 +79,17 @@ PRESETS = {
     # can share.
     "shapes": JanusConfig(
         llama=LlamaConfig(
-            vocab_size=512, width=256, layers=5, heads=4, kv_heads=4, head_dim=64, mlp=704, max_positions=1024
+            vocab_size=512, width=256, layers=4, heads=4, kv_heads=4, head_dim=64, mlp=704, max_positions=1024
         ),
         siglip=SiglipConfig(image_size=48, patch_size=8, width=128, layers=4, heads=4, mlp=512),
         vq=VQConfig(
             image_size=48,
-            channels=16,
-            channel_multipliers=(1, 2, 2, 4),
+            channels=8,
+            channel_multipliers=(1, 2, 4, 4),
             res_blocks=1,
-            z_channels=64,
+            z_channels=32,
             codebook_size=256,
-            groups=8,
+            groups=2,
         ),
     ),
     "1b": JanusConfig(),

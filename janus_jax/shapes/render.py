@@ -47,9 +47,9 @@ def render(scene: Scene, side: int = 48, rng=None):
     for item in scene.items:
         hue, saturation, value = COLORS[item.color]
         if rng is not None:
-            hue += rng.uniform(-6, 6)
-            saturation *= rng.uniform(0.92, 1.08)
-            value *= rng.uniform(0.93, 1.07)
+            hue += rng.uniform(-4, 4)
+            saturation *= rng.uniform(0.95, 1.05)
+            value *= rng.uniform(0.95, 1.05)
         rgb = np.array(colorsys.hsv_to_rgb(hue % 360 / 360, min(saturation, 1), min(value, 1)), np.float32) * 255
         # squares and crosses fill their bounding square; slightly smaller ones look the same size as the others
         size = item.size * side * (0.88 if item.shape == "square" else 1.0)

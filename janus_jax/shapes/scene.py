@@ -98,9 +98,9 @@ def place(rng, kinds, relation=None) -> Scene:
     """Puts objects of the given (shape, color) kinds into random cells, with jitter in place, size and background."""
     items = []
     for (shape, color), (row, column) in zip(kinds, _cells(rng, len(kinds), relation), strict=True):
-        x, y = ((np.array([column, row]) + 0.5) / GRID + rng.uniform(-0.025, 0.025, 2)).tolist()
-        items.append(Item(shape, color, x, y, float(rng.uniform(0.22, 0.27))))
-    return Scene(tuple(items), float(rng.uniform(215, 250)))
+        x, y = ((np.array([column, row]) + 0.5) / GRID + rng.uniform(-0.012, 0.012, 2)).tolist()
+        items.append(Item(shape, color, x, y, float(rng.uniform(0.265, 0.295))))
+    return Scene(tuple(items), float(rng.uniform(232, 246)))
 
 
 def kinds_for(rng, ask: Ask) -> list[tuple[str, str]]:

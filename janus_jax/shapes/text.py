@@ -1,11 +1,11 @@
 """Texts of the embedded world: prompts in six categories, their parsing, truthful reasons, and what is held out.
 
 A prompt's text and its `Ask` determine each other: `phrase` writes one of many wordings, `parse` reads any of them.
-Held out for evaluation are combinations, never single words: four (colour, shape) pairs, three (count, shape) pairs, one
-pair of shapes, four placements. A held-out combination is never *named* in a training text; the pair of shapes and the
-counts are never *shown* in a training picture either. (An uncoloured prompt may show, say, a red triangle: which codes
-draw a red slanted edge can be learnt from nothing else.) The single-object category has no combination to hold out;
-there the wordings are held out.
+Held out for evaluation are combinations, never single words: four (colour, shape) pairs, three (count, shape) pairs,
+one pair of shapes, four placements. A held-out combination is never *named* in a training text; the pair of shapes and
+the counts are never *shown* in a training picture either. (An uncoloured prompt may show, say, a red triangle: which
+codes draw a red slanted edge can be learnt from nothing else.) The single-object category has no combination to hold
+out; there the wordings are held out.
 """
 
 import functools

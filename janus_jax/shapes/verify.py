@@ -1,8 +1,8 @@
 """The verifier: reads a picture (never a scene) and says what is in it.
 
 Objects are told from the plain background by colour distance, separated into connected components, and each component
-is explained by analysis through synthesis: the four shapes are drawn into its bounding box and the best overlap wins, if
-it is good and clear enough. What cannot be explained (blobs, odd hues, overlaps, noise) counts as unclear, and a
+is explained by analysis through synthesis: the four shapes are drawn into its bounding box and the best overlap wins,
+if it is good and clear enough. What cannot be explained (blobs, odd hues, overlaps, noise) counts as unclear, and a
 picture with anything unclear matches no prompt; this is what keeps a policy from earning reward with smears.
 """
 
@@ -16,7 +16,10 @@ from janus_jax.shapes.render import coverage
 from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, relation_holds
 
 FOREGROUND = 55.0  # RGB distance from the background at which a pixel belongs to an object
-SPECK = 0.004  # share of the picture under which a component is dust
+SPECK = 0.004  # share of the picture under which a component is dust; all dust together may be no more
+HOLE = 0.001  # share of the picture that holes in an object may take
+PALE, PALE_SHARE = 30.0, 0.015  # RGB distance of a visible trace on the ground, and the picture's share allowed to it
+PEAK = 1.35  # an object is flat: its brightest parts stand out from the ground at most so much more than its median
 MIN_SIDE, MAX_SIDE = 0.15, 0.36  # bounding-box sides of an object, as fractions of the picture
 MIN_OVERLAP, MIN_MARGIN = 0.78, 0.04
 HUE_TOLERANCE = {"red": 16.0, "yellow": 14.0, "green": 28.0, "blue": 25.0, "purple": 25.0}
@@ -53,11 +56,11 @@ def read(picture) -> Reading:
             unclear += 1
         else:
             items.append(item)
-    if dust > 2 * SPECK * side * side:
+    if dust > SPECK * side * side:
         unclear += 1
-    # what lies under the threshold everywhere must be background: a haze is not a plain ground
+    # what lies under the threshold everywhere must be background: a haze is no plain ground, a pale object not nothing
     rest = ~ndimage.binary_dilation(labels > 0, iterations=2)
-    if rest.any() and distance[rest].mean() > 16:
+    if rest.any() and (distance[rest].mean() > 16 or (distance[rest] > PALE).sum() > PALE_SHARE * side * side):
         unclear += 1
     return Reading(tuple(items), unclear)
 
@@ -69,12 +72,14 @@ def _explain(pixels, distance, mask, window, background, side):
     if not all(MIN_SIDE * side <= extent <= MAX_SIDE * side for extent in (box[1] - box[0], box[3] - box[2])):
         return None
     core = mask & ndimage.binary_erosion(mask)
-    if core.sum() < 4:
+    if core.sum() < 4 or (ndimage.binary_fill_holes(mask) & ~mask).sum() > HOLE * side * side:
         return None
     color = _color(pixels[core])
     if color is None:
         return None
     full = np.median(distance[core])
+    if np.quantile(distance[core], 0.95) > PEAK * full:  # a smear
+        return None
     # the soft mask of this component alone: its own pixels and their blended rim
     alpha = np.where(ndimage.binary_dilation(mask), np.clip(distance / full, 0, 1), 0).astype(np.float32)
     x0, x1 = _extent(alpha.max(0))

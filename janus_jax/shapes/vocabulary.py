@@ -33,7 +33,8 @@ def train_tokenizer(seed: int = 0, sentences: int = 3000) -> Tokenizer:
         remove_extra_whitespaces=False,
         byte_fallback=True,
         control_symbols=list(SPECIAL),
-        user_defined_symbols=["\n", "\n\n", "Yes", "No", *(s.replace(" ", "▁") for s in (THINK_SENTENCE, NEXT_SENTENCE))],
+        user_defined_symbols=["\n", "\n\n", "Yes", "No"]
+        + [sentence.replace(" ", "▁") for sentence in (THINK_SENTENCE, NEXT_SENTENCE)],
         unk_id=0,
         bos_id=-1,
         eos_id=-1,

@@ -1,0 +1,42 @@
+"""Stage 2 on the embedded world: two rounds, the released per-segment credit.
+
+    python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.init = "runs/sft"  # a checkpoint, a finished workdir or a shipped name; also the KL reference
+    config.mesh = (-1, 1, 1)  # data, fsdp, tensor
+    config.frozen = (r"vq/.*",)
+    config.credit = "released/own_prompt"
+    config.rounds = 2
+    config.group = 8
+    config.prompts_per_step = 8
+    config.prompt_tokens = 24
+    config.cfg_weight = 5.0
+    config.temperature = 1.0
+    config.image_top_k = 0  # 0 = all
+    config.text_top_k = 0
+    config.max_reason_tokens = 20
+    config.updates = 1  # per rollout; with more than one the clip acts
+    config.micro_batches = 1
+    config.beta = 0.02
+    config.clip_low = 0.2
+    config.clip_high = 0.2
+    config.max_logp_gap = 0.01
+    config.steps = 60
+    config.schedule = "cosine"
+    config.learning_rate = 1e-4
+    config.turn_learning_rate = 1e-4
+    config.final_learning_rate = 2e-5
+    config.warmup = 5
+    config.turn_step = 30
+    config.weight_decay = 0.0
+    config.clip_norm = 1.0
+    config.storyboard_every = 20
+    config.save_every = 20
+    return config

@@ -1,0 +1,1 @@
+"""Judges: how well pictures match their prompts. One file per judge."""

@@ -1,0 +1,156 @@
+"""From trajectories and their rewards to the batch of a policy-gradient step.
+
+Credit says which tokens a reward trains:
+
+    released/own_prompt     first picture <- its reward; verdict and reason <- 1 - |reward - verdict|; final picture <- its
+                            reward, where after a Yes that is the first picture again, in its own context
+    released/regen_prompt   the same, but the final picture is always scored in the context of drawing again
+    released/always_second  the second picture is drawn and trained whatever the verdict
+    trajectory              the paper's: one reward for the whole trajectory of up to T rounds
+
+The first three are the three trainers of the released code (T = 2); each segment has its own group-relative advantage.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from janus_jax import tokens
+from janus_jax.advantages import grpo
+from janus_jax.batch import Row, collate
+
+CREDITS = ("released/own_prompt", "released/regen_prompt", "released/always_second", "trajectory")
+FIRST, TEXT, FINAL = 0, 1, 2  # segments of the released credit
+PER = {"released": "segment", "trajectory": "trajectory"}  # see losses.pg_weights
+SEGMENTS = 3
+
+
+def trajectory_reward(rewards, verdicts, rounds: int) -> float:
+    """The paper's R of one trajectory: rewards R_QA(I_i) and verdicts SE(I_i) of its pictures, T = rounds.
+
+    K: the first round with a Yes, T if none. R = sum_{i<K} R_i + (T-K+1) R_K + (T/K) sum_{i<=K} (1 - |R_i - SE_i|).
+    """
+    rewards = np.asarray(rewards, np.float64)
+    says = np.asarray(verdicts, np.float64)
+    yes = np.flatnonzero(says)
+    K = int(yes[0]) + 1 if len(yes) else rounds
+    generation = rewards[: K - 1].sum() + (rounds - K + 1) * rewards[K - 1]
+    comprehension = rounds / K * (1 - np.abs(rewards[:K] - says[:K])).sum()
+    return float(generation + comprehension)
+
+
+@dataclasses.dataclass(frozen=True)
+class Credited:
+    """Advantages of one batch of trajectories, f32[B] each: `first`, `text`, `final` (equal under `trajectory`)."""
+
+    first: np.ndarray
+    text: np.ndarray
+    final: np.ndarray
+
+
+def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credited:
+    """Group-relative advantages. trajectories: B = prompts x group, a prompt's members side by side; rewards: a list of
+    rewards per trajectory, one per picture. Raises ValueError for an unknown kind."""
+    if kind not in CREDITS:
+        raise ValueError(f"credit {kind!r} is none of {', '.join(CREDITS)}")
+
+    def advantages(values):
+        return grpo(np.asarray(values, np.float32).reshape(-1, group)).reshape(-1)
+
+    if kind == "trajectory":
+        one = advantages([
+            trajectory_reward(r, [shot.verdict for shot in t.rounds], rounds)
+            for t, r in zip(trajectories, rewards, strict=True)
+        ])
+        return Credited(one, one, one)
+    first = [r[0] for r in rewards]
+    judged = [1 - abs(r[0] - float(t.rounds[0].verdict)) for t, r in zip(trajectories, rewards, strict=True)]
+    if kind == "released/always_second":
+        final = [r[1] for r in rewards]
+    else:
+        final = [r[0] if t.rounds[0].verdict else r[-1] for t, r in zip(trajectories, rewards, strict=True)]
+    return Credited(advantages(first), advantages(judged), advantages(final))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Fixed shapes of a PG batch: positions of a painter's and of a judge's row, pictures, and targets per row."""
+
+    painter: int
+    judge: int
+    rounds: int
+    code_targets: int
+    text_targets: int
+
+
+def layout(kind: str, model, processor, prompt_tokens: int, rounds: int, reason_tokens: int) -> Layout:
+    """Shapes that hold every trajectory with prompts of at most `prompt_tokens`."""
+    think = len(processor.encode(tokens.THINK, bos=False))
+    onward = len(processor.encode(tokens.NEXT, bos=False))
+    codes, seen = model.cfg.vq.tokens, model.cfg.siglip.tokens
+    between = think + reason_tokens + onward
+    pictures = 3 if kind == "released/own_prompt" else rounds
+    return Layout(
+        painter=prompt_tokens + rounds * codes + (rounds - 1) * between,
+        judge=prompt_tokens + rounds * (seen + between),
+        rounds=rounds,
+        code_targets=codes * pictures,
+        text_targets=rounds * reason_tokens,
+    )
+
+
+def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Layout, seen_tokens: int):
+    """(painter's Batch with guidance rows, judge's Batch) of the trajectories; old_logps are the sampler's, ref_logps are
+    left zero. A trajectory is one causal sequence per role, so one pass scores all its pictures, or all its words."""
+    think = processor.encode(tokens.THINK, bos=False)
+    onward = processor.encode(tokens.NEXT, bos=False)
+    special = processor.special
+    released = kind != "trajectory"
+    painters, judges = [], []
+    for i, t in enumerate(trajectories):
+        prompt = tokens.prompt_ids(processor.tokenizer, t.prompt)
+        painter, judge = Row(), Row()
+        painter.add_text(prompt, uncond=tokens.unconditional(prompt, special.pad))
+        judge.add_text(prompt)
+        # released credit trains the first verdict alone, and its final picture is the second one at most
+        judged = t.rounds[:1] if released else t.rounds
+        for turn, shot in enumerate(judged):
+            judge.add_seen(processor.for_understanding(shot.image), seen_tokens)
+            judge.add_text(think)
+            extras = [
+                {"advantage": credited.text[i], "old_logps": logp, "verdict": n == 0}
+                for n, logp in enumerate(shot.reason_logps)
+            ]
+            judge.add_text(shot.reason_ids.tolist(), [TEXT] * len(extras), extras=extras)
+            if turn + 1 < len(judged):
+                judge.add_text(onward[1:] if shot.reason_ids[-1] == special.eos else onward)
+        drawn = list(t.rounds)
+        again = kind == "released/regen_prompt" and t.rounds[0].verdict
+        if again:
+            drawn = [t.rounds[0], t.rounds[0]]
+        elif kind == "released/own_prompt" and t.rounds[0].verdict:
+            drawn = [t.rounds[0]]
+        for turn, shot in enumerate(drawn):
+            if turn:
+                said = [int(n) for n in drawn[turn - 1].reason_ids if n != special.eos]
+                painter.add_text(think + said + onward)
+            segment = FIRST if turn == 0 else FINAL
+            advantage = credited.first[i] if turn == 0 else credited.final[i]
+            # the copy of a first picture was never sampled in its second context: its ratio starts at 1 there
+            logps = np.full(len(shot.codes), np.nan) if again and turn else shot.code_logps
+            painter.add_codes(shot.codes.tolist(), segment,
+                              [{"advantage": advantage, "old_logps": logp} for logp in logps])
+        if kind == "released/own_prompt" and len(drawn) == 1:
+            # once more the same positions, as the final picture
+            painter.targets[1] += [
+                (at, code, FINAL, {**extra, "advantage": credited.final[i]})
+                for at, code, _, extra in painter.targets[1][: len(drawn[0].codes)]
+            ]
+        painters.append(painter)
+        judges.append(judge)
+    names = ("advantage", "old_logps", "ref_logps")
+    return (
+        collate(painters, shapes.painter, special.pad, code_targets=shapes.code_targets, extras=names, guided=True),
+        collate(judges, shapes.judge, special.pad, text_targets=shapes.text_targets, pictures=1 if released else shapes.rounds,
+                extras=(*names, "verdict")),
+    )

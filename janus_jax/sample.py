@@ -1,0 +1,154 @@
+"""Drawing from the model with a KV cache: three jitted pieces, each a function of values.
+
+    extend   appends known positions to a cache
+    draw     appends a picture, code by code
+    speak    appends a verdict and its reason, word by word
+
+Random bits depend on (seed, prompt, sample, round, position) alone, never on the batch a row happens to sit in: every
+row carries its own key, and position t of a draw uses fold_in(key, t).
+"""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from janus_jax import density
+from janus_jax.models.janus import Janus
+from janus_jax.models.llama import Cache, init_cache
+
+
+def apply(model: Janus, params, method: str, *args):
+    """A method of the model on given parameters."""
+    return model.apply({"params": params}, *args, method=method)
+
+
+def row_key(seed: int, prompt: str, sample: int, turn: int):
+    """The key data u32[2] of one (seed, prompt, sample, turn); turns of a trajectory: 2 round for its picture,
+    2 round + 1 for its verdict. Computed on the host: rows are many and small."""
+    words = [seed, zlib.crc32(prompt.encode("utf-8")), sample, turn]
+    return np.random.SeedSequence(words).generate_state(2, np.uint32)
+
+
+def _choose(keys, position, logps):
+    """One token per row from logps f32[B,V], by the row's own key u32[B,2] and the position i32[]."""
+
+    def one(key, row):
+        return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key), position), row)
+
+    return jax.vmap(one)(keys, logps).astype(jnp.int32)
+
+
+def _decode(model, params, embeds, mask, cache):
+    return apply(model, params, "decode", embeds, mask, None, cache)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots"))
+def start(model: Janus, params, ids, mask, slots: int):
+    """An empty cache of `slots` with a first piece of text in it: (cache, last hidden [B,D])."""
+    cache = init_cache(model.cfg.llama, ids.shape[0], slots, model.cfg.dtype)
+    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="cache")
+def extend_text(model: Janus, params, cache: Cache, ids, mask):
+    """Appends text ids i32[B,T] (masked ones leave a hole that nothing sees): (cache, last hidden [B,D])."""
+    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="cache")
+def extend_codes(model: Janus, params, cache: Cache, codes):
+    """Appends a picture's codes i32[B,I] as the painter sees them: (cache, last hidden [B,D])."""
+    embeds = apply(model, params, "embed_codes", codes)
+    hidden, cache = _decode(model, params, embeds, jnp.ones(codes.shape, bool), cache)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="cache")
+def extend_seen(model: Janus, params, cache: Cache, pixels):
+    """Appends pictures f32[B,h,w,3] as the judge sees them: (cache, last hidden [B,D])."""
+    embeds = apply(model, params, "understand", pixels)
+    hidden, cache = _decode(model, params, embeds, jnp.ones(embeds.shape[:2], bool), cache)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "guided"), donate_argnames="cache")
+def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool):
+    """Draws a picture after what the cache holds, whose last hidden state is [B,D].
+
+    guided: the cache's rows are B conditional ones, then the B unconditional ones of the same samples; a chosen code
+    feeds both. keys u32[B,2]. Returns (cache with the picture appended, codes i32[B,I], logps f32[B,I] of the codes
+    under the density they were drawn from).
+    """
+
+    def step(carry, position):
+        cache, hidden = carry
+        logits = apply(model, params, "code_logits", hidden[:, None])[:, 0]
+        cond, uncond = jnp.split(logits, 2) if guided else (logits, None)
+        logps = density.code_logps(cond, uncond, sampling)
+        codes = _choose(keys, position, logps)
+        chosen = jnp.take_along_axis(logps, codes[:, None], axis=-1)[:, 0]
+        fed = jnp.concatenate([codes, codes]) if guided else codes
+        embeds = apply(model, params, "embed_codes", fed[:, None])
+        hidden, cache = _decode(model, params, embeds, jnp.ones((len(fed), 1), bool), cache)
+        return (cache, hidden[:, -1]), (codes, chosen)
+
+    steps = jnp.arange(model.cfg.vq.tokens)
+    (cache, _), (codes, logps) = jax.lax.scan(step, (cache, hidden), steps)
+    return cache, codes.T, logps.T
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "yes", "no", "eos", "pad"), donate_argnames="cache")
+def speak(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, yes, no, eos, pad):
+    """Says a verdict, Yes or No and nothing else, and a reason up to EOS or sampling.max_reason_tokens.
+
+    The cache must have room for max_reason_tokens slots. Returns (cache, ids i32[B,M] with PAD after a row's end,
+    logps f32[B,M], p_yes f32[B]); EOS itself is not fed, the caller appends what follows it. p_yes is the softmax over
+    the logits of Yes and No, before temperature.
+    """
+    B, M = hidden.shape[0], sampling.max_reason_tokens
+    first = apply(model, params, "text_logits", hidden[:, None])[:, 0]
+    p_yes = jax.nn.softmax(first[:, jnp.array([yes, no])])[:, 0]
+
+    def go_on(carry):
+        position, _, _, done, *_ = carry
+        return (position < M) & ~jnp.all(done)
+
+    def step(carry):
+        position, cache, hidden, done, ids, logps = carry
+        logits = apply(model, params, "text_logits", hidden[:, None])[:, 0]
+        each = density.text_logps(logits, sampling, jnp.full((B,), position == 0), (yes, no))
+        token = jnp.where(done, pad, _choose(keys, position, each))
+        chosen = jnp.take_along_axis(each, token[:, None], axis=-1)[:, 0]
+        ids = ids.at[:, position].set(token)
+        logps = logps.at[:, position].set(jnp.where(done, 0.0, chosen))
+        done = done | (token == eos)
+        hidden, cache = _decode(model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache)
+        return position + 1, cache, hidden[:, -1], done, ids, logps
+
+    blank = jnp.full((B, M), pad, jnp.int32)
+    carry = (jnp.zeros((), jnp.int32), cache, hidden, jnp.zeros((B,), bool), blank, jnp.zeros((B, M), jnp.float32))
+    _, cache, _, _, ids, logps = jax.lax.while_loop(go_on, step, carry)
+    return cache, ids, logps, p_yes
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def take_rows(cache: Cache, rows) -> Cache:
+    """The cache of some rows i32[N], in that order; rows may repeat."""
+    return cache.replace(k=cache.k[:, rows], v=cache.v[:, rows], mask=cache.mask[rows], count=cache.count[rows])
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def decode_codes(model: Janus, params, codes):
+    """codes i32[B,I] -> pixels f32[B,h,w,3]."""
+    return apply(model, params, "decode_codes", codes)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def encode_codes(model: Janus, params, pixels):
+    """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I]."""
+    return apply(model, params, "encode_codes", pixels)

@@ -1,0 +1,216 @@
+"""Stage 2, reinforcement learning: python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir DIR
+
+What differs from the paper and from the released code, by default: the density trained is the one sampled (guidance and
+temperature included, the verdict over {Yes, No}), end-of-reason tokens are trained, embeddings carry gradients, the
+reference scores with its own embeddings, pictures are drawn again only where the model says No. Each step: draw a group
+of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
+policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts and the
+random bits of a step are functions of (seed, step). The finished model is DIR/model.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from janus_jax import cli, loading, losses, optim, rollout, sharding, train_step
+from janus_jax.checkpoint import Checkpoints
+from janus_jax.density import Sampling
+from janus_jax.errors import UserError
+from janus_jax.introspect import introspect
+from janus_jax.metrics import Metrics
+from janus_jax.models.logps import token_logps
+from janus_jax.rewards.shapes import ShapesJudge
+from janus_jax.shapes import text
+from janus_jax.storyboard import storyboard
+from janus_jax.train_sft import mesh_of, trainable_leaves
+
+
+def make_forward(model, sampling: Sampling, yes_no):
+    """forward(params, (painter's batch, judge's batch)) -> [token_logps, token_logps] under the sampling density."""
+
+    def forward(params, batches):
+        return [token_logps(model, params, batch, sampling, yes_no) for batch in batches]
+
+    return forward
+
+
+def make_prepare(per: str):
+    """prepare(batches): weights normalised over both roles, see losses.pg_weights."""
+
+    def prepare(batches):
+        painter, judge = batches
+        codes, words = losses.pg_weights(
+            [(painter.codes.weight, painter.codes.group), (judge.text.weight, judge.text.group)], rollout.SEGMENTS, per
+        )
+        return (
+            painter.replace(codes=painter.codes.replace(weight=codes)),
+            judge.replace(text=judge.text.replace(weight=words)),
+        )
+
+    return prepare
+
+
+def make_loss(beta: float, clip_low: float, clip_high: float):
+    """loss(outputs, batches) -> (f32[], metrics) over both roles."""
+
+    def loss(outputs, batches):
+        total, metrics = 0.0, {}
+        for name, output, targets in zip(
+            ("codes", "text"), outputs, (batches[0].codes, batches[1].text), strict=True
+        ):
+            old = targets.old_logps
+            # a copy of a picture in another context was never sampled there: on policy by definition
+            old = jnp.where(jnp.isnan(old), jax.lax.stop_gradient(output[name]), old)
+            value, parts = losses.pg_loss(
+                output[name], old, targets.ref_logps, targets.advantage, targets.weight,
+                beta=beta, clip_low=clip_low, clip_high=clip_high,
+            )
+            total += value
+            metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
+            metrics[f"entropy_{name}"] = jnp.sum(output[f"{name}_entropy"] * targets.weight)
+            live = targets.weight > 0
+            gap = jnp.max(jnp.where(live, jnp.abs(output[name] - old), 0.0))
+            metrics["logp_gap"] = jnp.maximum(metrics.get("logp_gap", 0.0), gap)
+        return total, metrics
+
+    return loss
+
+
+def describe(trajectories, rewards, right) -> dict:
+    """What the rollout shows: scalars for the metrics. right: per trajectory, whether each picture matches its prompt."""
+    verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
+    said = np.concatenate([np.asarray(v, bool) for v in verdicts])
+    truth = np.concatenate([np.asarray(r, bool) for r in right])
+    first = np.array([r[0] for r in right], float)
+    final = np.array([r[t.final] for t, r in zip(trajectories, right, strict=True)], float)
+    return {
+        "reward_first": np.mean([r[0] for r in rewards]),
+        "reward_final": np.mean([r[t.final] for t, r in zip(trajectories, rewards, strict=True)]),
+        "right_first": first.mean(),
+        "right_final": final.mean(),
+        "repair_rate": final[first == 0].mean() if (first == 0).any() else math.nan,
+        "spoil_rate": 1 - final[first == 1].mean() if (first == 1).any() else math.nan,
+        "yes_rate": said.mean(),
+        "agreement": (said == truth).mean(),
+        "rounds": np.mean([len(t.rounds) for t in trajectories]),
+        "reason_length": np.mean([len(shot.reason_ids) for t in trajectories for shot in t.rounds]),
+    }
+
+
+def main(argv):
+    config, workdir = cli.parse_config(argv, __doc__)
+    if config.credit not in rollout.CREDITS:
+        raise UserError(f"credit {config.credit!r} is none of {', '.join(rollout.CREDITS)}: set --config.credit")
+    if config.credit.startswith("released/") and config.rounds != 2:
+        raise UserError("released credit is about two rounds: set --config.rounds=2, or --config.credit=trajectory")
+    if config.group < 2:
+        raise UserError("group-relative advantages need a group of at least 2: set --config.group")
+    mesh = mesh_of(config)
+    rows = config.prompts_per_step * config.group
+    if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
+        raise UserError(f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
+                        "--config.prompts_per_step or --config.micro_batches")
+    with jax.set_mesh(mesh):
+        train(config, Path(workdir), mesh)
+
+
+def train(config, workdir, mesh):
+    """Runs stage 2 on a mesh in the context."""
+    model, reference, processor = loading.load(config.init, mesh=mesh)
+    special = processor.special
+    sampling = Sampling(
+        cfg_weight=config.cfg_weight, temperature=config.temperature, image_top_k=config.image_top_k or None,
+        text_top_k=config.text_top_k or None, max_reason_tokens=config.max_reason_tokens,
+    )
+    trainable = trainable_leaves(reference, config.frozen)
+    decays = train_step.split(sharding.match(optim.DECAY_RULES, reference), trainable)[0]
+    schedule = optim.warmup_linear_then(
+        config.schedule, config.learning_rate, config.turn_learning_rate, config.final_learning_rate, config.warmup,
+        config.turn_step, config.steps * config.updates,
+    )
+    tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
+
+    def initial(params):
+        return train_step.init_state(params, tx, trainable)
+
+    abstract = train_step.abstract_state(lambda: initial(reference), tx, trainable, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+    forward = make_forward(model, sampling, (special.yes, special.no))
+    step = train_step.make_train_step(
+        forward,
+        make_loss(config.beta, config.clip_low, config.clip_high),
+        tx,
+        trainable,
+        prepare=make_prepare(rollout.PER[config.credit.split("/")[0]]),
+        micro_batches=config.micro_batches,
+        state_shardings=shardings,
+        batch_shardings=by_row,
+    )
+    score = jax.jit(lambda params, batches: [out[n] for out, n in zip(forward(params, batches), ("codes", "text"))])
+    judge = ShapesJudge()
+    shapes = rollout.layout(config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens)
+    # the reference stays as it is while the state's buffers are donated from step to step
+    state = jax.jit(lambda p: initial(jax.tree.map(jnp.copy, p)), out_shardings=shardings)(reference)
+    stop = cli.Stop()
+    with Checkpoints(workdir) as checkpoints, Metrics(workdir, "rl") as metrics:
+        checkpoints.discard_unsealed()
+        first = checkpoints.latest()
+        if first is not None:
+            state = checkpoints.restore(first, {"state": abstract}, ["config"])["state"]
+        done = saved = first or 0
+        with cli.progress(done, config.steps, "rl") as bar:
+            while done < config.steps and not stop:
+                clock = [time.time()]
+                rng = np.random.default_rng([config.seed, done])
+                prompts = [text.train_prompt(rng) for _ in range(config.prompts_per_step)]
+                seed = int(rng.integers(2**31))
+                trajectories = introspect(
+                    model, state.params, processor, prompts, config.group, config.rounds, sampling, seed,
+                    batch=len(prompts) * config.group, always=config.credit == "released/always_second",
+                )
+                clock.append(time.time())
+                rewards, right = judge(trajectories)
+                credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
+                batches = rollout.pg_batch(config.credit, trajectories, credited, processor, shapes, model.cfg.siglip.tokens)
+                batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batches)
+                ref_codes, ref_text = score(reference, batches)
+                batches = (
+                    batches[0].replace(codes=batches[0].codes.replace(ref_logps=ref_codes)),
+                    batches[1].replace(text=batches[1].text.replace(ref_logps=ref_text)),
+                )
+                clock.append(time.time())
+                for update in range(config.updates):
+                    state, values = step(state, batches)
+                    if update == 0:
+                        gap = values["logp_gap"]  # sampler against trainer, before anything was learnt
+                values = {**jax.device_get(values), "logp_gap": float(gap)}
+                clock.append(time.time())
+                done += 1
+                phases = dict(zip(("seconds_draw", "seconds_score", "seconds_train"), np.diff(clock), strict=True))
+                written = metrics.write(done, {**values, **describe(trajectories, rewards, right), **phases})
+                bar.update()
+                bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
+                if not written["logp_gap"] <= config.max_logp_gap:
+                    raise UserError(f"sampler and trainer differ by {written['logp_gap']:.3g} in a log-probability (limit "
+                                    f"{config.max_logp_gap}): the density trained is not the one sampled")
+                if done % config.storyboard_every == 0 or done == config.steps:
+                    board = storyboard(trajectories[:: config.group], title=f"step {done}")
+                    board.save(workdir / f"storyboard_{done:05d}.png")
+                    metrics.image(done, "storyboard", np.asarray(board))
+                if done % config.save_every == 0:
+                    checkpoints.save(done, {"state": state}, {"config": json.loads(config.to_json_best_effort())})
+                    saved = done
+        if done > saved:
+            checkpoints.save(done, {"state": state}, {"config": json.loads(config.to_json_best_effort())})
+    if done >= config.steps:
+        loading.save(workdir / "model", model, state.params, processor)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,177 @@
+"""Edit pairs: what the scores say about copies, targets and everything between, on pictures."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from janus_jax.shapes import edit as edits
+from janus_jax.shapes import render, scene, text, verify
+from janus_jax.shapes.scene import Item, Noun, Scene
+
+CIRCLE, SQUARE = Item("circle", "red", 0.17, 0.17, 0.27), Item("square", "blue", 0.83, 0.5, 0.27)
+TRIANGLE = Item("triangle", "green", 0.5, 0.83, 0.27)
+RED_CIRCLE, BLUE_SQUARE = Noun(1, "red", "circle"), Noun(1, "blue", "square")
+
+
+def see(*items):
+    return verify.read(render.render(Scene(items)))
+
+
+def moved(item, x, y):
+    return dataclasses.replace(item, x=x, y=y)
+
+
+def painted(item, color):
+    return dataclasses.replace(item, color=color)
+
+
+def hand(kind, *nouns, **facts):
+    return edits.Edit("", kind, Scene(()), Scene(()), nouns, **facts)  # no scene: the scores must not look at one
+
+
+@pytest.mark.parametrize("kind", edits.KINDS)
+def test_copy_and_target(kind):
+    """A copy follows nothing and preserves all, the target does both, and an edit is what its kind says."""
+    wordings, pairs = set(), 0
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 1])
+        edit = edits.random_edit(rng, kind)
+        wordings.add(edit.instruction.split()[0])
+        before, after = (verify.read(picture) for picture in edits.draw(edit, 48, rng))
+        if not edits.applies(edit, before) or after.unclear:
+            continue  # two neighbours touch: a fact of the renderer, counted below
+        pairs += 1
+        assert 1 <= len(before.items) <= 3
+        assert len(after.items) - len(before.items) == {"add": 1, "remove": -1}.get(kind, 0)
+        assert (edits.following(edit, before, before), edits.preserving(edit, before, before)) == (0, 1), edit
+        assert (edits.following(edit, before, after), edits.preserving(edit, before, after)) == (1, 1), edit
+    assert pairs >= 58
+    assert len(wordings) == len({wording.split()[0] for wording in edits.WORDINGS[kind]})
+
+
+def test_unrelated_picture_preserves_little():
+    scores = []
+    for seed in range(200):
+        rng = np.random.default_rng([seed, 2])
+        edit, other = edits.random_edit(rng), edits.random_edit(rng)
+        before, after = verify.read(edits.draw(edit, 48, rng)[0]), verify.read(edits.draw(other, 48, rng)[1])
+        if edits.applies(edit, before) and len(before.items) > 1:
+            scores.append(edits.preserving(edit, before, after))
+    assert np.mean(scores) < 0.1
+    assert np.mean(np.array(scores) > 0.5) < 0.02
+
+
+def test_untouched_objects_are_the_same_to_the_pixel():
+    for seed in range(40):
+        rng = np.random.default_rng([seed, 3])
+        edit = edits.random_edit(rng)
+        source, target = edits.draw(edit, 48, rng)
+        touched = np.zeros((48, 48), bool)
+        for item in set(edit.source.items) ^ set(edit.target.items):
+            mask = render.coverage("square", item.x * 48, item.y * 48, item.size * 48, item.size * 48, 48) > 0
+            touched |= mask
+        assert (source[touched] != target[touched]).any()
+        np.testing.assert_array_equal(source[~touched], target[~touched])
+
+
+TO_BLUE = hand("recolor", RED_CIRCLE, color="blue")
+ADD_CROSS, CROSS = hand("add", Noun(1, "black", "cross")), Item("cross", "black", 0.5, 0.5, 0.27)
+# (edit, what the edited picture shows, following, preserving); the source: red circle, blue square, green triangle
+CASES = {
+    "recolored": (TO_BLUE, (painted(CIRCLE, "blue"), SQUARE, TRIANGLE), 1, 1),
+    "wrong color": (TO_BLUE, (painted(CIRCLE, "green"), SQUARE, TRIANGLE), 0, 1),
+    "recolored elsewhere": (
+        TO_BLUE, (painted(moved(CIRCLE, 0.5, 0.5), "blue"), SQUARE, TRIANGLE), 0, 2 / 3),
+    "another shape": (
+        TO_BLUE, (Item("cross", "blue", 0.17, 0.17, 0.27), SQUARE, TRIANGLE), 0, 2 / 3),
+    "all recolored": (
+        TO_BLUE, (painted(CIRCLE, "blue"), SQUARE, painted(TRIANGLE, "blue")), 1, 1 / 3),
+    "added": (
+        ADD_CROSS, (CIRCLE, SQUARE, TRIANGLE, CROSS), 1, 1),
+    "added twice": (
+        ADD_CROSS,
+        (CIRCLE, SQUARE, TRIANGLE, Item("cross", "black", 0.5, 0.17, 0.27), Item("cross", "black", 0.17, 0.83, 0.27)),
+        0, 3 / 4),
+    "added, another lost": (
+        ADD_CROSS, (CIRCLE, SQUARE, CROSS), 1, 2 / 3),
+    "removed": (hand("remove", RED_CIRCLE), (SQUARE, TRIANGLE), 1, 1),
+    "removed another": (hand("remove", RED_CIRCLE), (CIRCLE, SQUARE), 0, 1 / 2),
+    "removed all": (hand("remove", RED_CIRCLE), (), 1, 0),
+    "hidden elsewhere": (hand("remove", RED_CIRCLE), (moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 0, 2 / 3),
+    "painted over": (hand("remove", RED_CIRCLE), (painted(CIRCLE, "black"), SQUARE, TRIANGLE), 0, 2 / 3),
+    "moved": (
+        hand("move", RED_CIRCLE, where="bottom left"), (moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 1, 1),
+    "moved too little": (
+        hand("move", RED_CIRCLE, where="bottom left"), (moved(CIRCLE, 0.17, 0.5), SQUARE, TRIANGLE), 0, 1),
+    "copied there": (
+        hand("move", RED_CIRCLE, where="bottom left"), (CIRCLE, moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 0, 2 / 3),
+    "moved below": (
+        hand("move", RED_CIRCLE, BLUE_SQUARE, where="below"), (moved(CIRCLE, 0.83, 0.83), SQUARE, TRIANGLE), 1, 1),
+    "moved the other": (
+        hand("move", RED_CIRCLE, BLUE_SQUARE, where="right"), (CIRCLE, moved(SQUARE, 0.17, 0.83), TRIANGLE), 0, 1 / 3),
+    "swapped": (
+        hand("swap", RED_CIRCLE, BLUE_SQUARE), (moved(CIRCLE, 0.83, 0.5), moved(SQUARE, 0.17, 0.17), TRIANGLE), 1, 1),
+    "half a swap": (
+        hand("swap", RED_CIRCLE, BLUE_SQUARE), (moved(CIRCLE, 0.83, 0.5), moved(SQUARE, 0.5, 0.5), TRIANGLE), 1 / 2, 1),
+    "swapped the wrong two": (
+        hand("swap", RED_CIRCLE, BLUE_SQUARE), (moved(CIRCLE, 0.5, 0.83), SQUARE, moved(TRIANGLE, 0.17, 0.17)), 0, 0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hand_cases(case):
+    edit, shown, followed, preserved = CASES[case]
+    before, after = see(CIRCLE, SQUARE, TRIANGLE), see(*shown)
+    assert not before.unclear and not after.unclear
+    assert edits.following(edit, before, after) == followed
+    assert edits.preserving(edit, before, after) == pytest.approx(preserved)
+
+
+def test_a_smear_is_no_removal():
+    before = see(CIRCLE, SQUARE)
+    after = dataclasses.replace(see(SQUARE), unclear=1)
+    edit = hand("remove", RED_CIRCLE)
+    assert (edits.following(edit, before, after), edits.preserving(edit, before, after)) == (0, 1 / 2)
+
+
+def test_scores_need_a_source_that_shows_the_object():
+    edit = hand("remove", RED_CIRCLE)
+    for before in (see(SQUARE), see(CIRCLE, moved(CIRCLE, 0.83, 0.83)), verify.Reading((CIRCLE,), unclear=1)):
+        assert not edits.applies(edit, before)
+        for score in (edits.following, edits.preserving):
+            with pytest.raises(ValueError, match="leave the pair out"):
+                score(edit, before, before)
+
+
+def test_instructions_address_one_object_each():
+    """Read back by hand: the words of an instruction fit exactly one object of the source."""
+    for seed in range(300):
+        edit = edits.random_edit(np.random.default_rng([seed, 4]))
+        words = edit.instruction.split()
+        for i, word in enumerate(words):
+            if word != "the" or words[i + 1] not in (*scene.SHAPES, *scene.COLORS):
+                continue
+            color = words[i + 1] if words[i + 1] in scene.COLORS else None
+            noun = Noun(1, color, words[i + 2] if color else words[i + 1])
+            assert sum(noun.fits(item) for item in edit.source.items) == 1, edit
+
+
+def test_training_edits_hold_out_what_evaluation_asks():
+    named = 0
+    for seed in range(300):
+        rng = np.random.default_rng([seed, 5])
+        edit = edits.random_edit(rng)
+        for shown in (edit.source, edit.target):
+            assert not text.shows_held_out(verify.Reading(shown.items))
+        assert not any(f"{color} {shape}" in edit.instruction for color, shape in text.HELD_OUT_COLORS)
+        free = edits.random_edit(rng, held_out=True)
+        named += any(f"{color} {shape}" in free.instruction for color, shape in text.HELD_OUT_COLORS)
+    assert named > 10
+
+
+def test_random_edit_is_deterministic_and_refuses_unknown_kinds():
+    assert edits.random_edit(np.random.default_rng(6)) == edits.random_edit(np.random.default_rng(6))
+    assert {edits.random_edit(np.random.default_rng(seed)).kind for seed in range(60)} == set(edits.KINDS)
+    with pytest.raises(ValueError, match="the kinds are recolor, add"):
+        edits.random_edit(np.random.default_rng(0), "blur")
