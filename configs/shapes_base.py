@@ -18,16 +18,16 @@ def get_config():
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))
-    config.buckets = ((72, (("draw", 0, 36), ("judge", 0, 28))),)
+    config.buckets = ((56, (("draw", 0, 36),)), (72, (("judge", 0, 28),)))
     config.micro_batches = 1
     config.shares = (0.5, 0.5, 0.0)  # draw, judge, redraw
     config.verdict_share = 0.5
     config.drop_prompt = 0.1
-    config.steps = 1600
+    config.steps = 1100
     config.learning_rate = 1.5e-3
     config.final_learning_rate = 2e-4
     config.warmup = 60
     config.weight_decay = 0.05
     config.log_every = 20
-    config.save_every = 400
+    config.save_every = 200
     return config

@@ -15,9 +15,11 @@ def get_config():
     config.init = "runs/base"
     # (length, ((task, earlier rounds, rows per step), ...))
     config.buckets = (
-        (72, (("draw", 0, 14), ("judge", 0, 10))),
-        (128, (("redraw", 1, 14), ("judge", 1, 6))),
-        (184, (("redraw", 2, 6), ("judge", 2, 4))),
+        (56, (("draw", 0, 16),)),
+        (72, (("judge", 0, 8),)),
+        (120, (("redraw", 1, 16),)),
+        (136, (("judge", 1, 4),)),
+        (184, (("redraw", 2, 8), ("judge", 2, 4))),
     )
     config.shares = (10, 10, 15)  # draw, judge, redraw, as released
     config.verdict_share = 0.8

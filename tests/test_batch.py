@@ -39,6 +39,7 @@ MODEL = Janus(
     )
 )
 I, SEES = MODEL.cfg.vq.tokens, MODEL.cfg.siglip.tokens
+EOS, PAD, YES, NO = 2, 3, 11, 12  # of processor(), as its first test says
 GUIDED = Sampling(cfg_weight=5.0)
 
 
@@ -49,6 +50,8 @@ def params(seed=0):
 
     def draw(path, leaf):
         x = rng.standard_normal(leaf.shape) * 0.3
+        if path[-1].key == "lm_head":
+            x[:, EOS] *= 5  # reasons that end, and reasons that do not
         return jnp.asarray(1 + x if path[-1].key == "scale" else x, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, abstract_params(MODEL))
@@ -65,7 +68,7 @@ def run(method, params, *args):
 
 
 @functools.partial(jax.jit, static_argnames=("sampling", "yes_no"))
-def score(params, batch, sampling=GUIDED, yes_no=(11, 12)):
+def score(params, batch, sampling=GUIDED, yes_no=(YES, NO)):
     return token_logps(MODEL, params, batch, sampling, yes_no)
 
 
@@ -79,6 +82,12 @@ def quick_compiles():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_ids_of_the_tiny_tokenizer():
+    special = processor().special
+    assert (special.eos, special.pad, special.yes, special.no) == (EOS, PAD, YES, NO)
+    assert processor().tokenizer.size == MODEL.cfg.llama.vocab_size
 
 
 # Rows and collate

@@ -81,41 +81,65 @@ ADD_CROSS, CROSS = hand("add", Noun(1, "black", "cross")), Item("cross", "black"
 CASES = {
     "recolored": (TO_BLUE, (painted(CIRCLE, "blue"), SQUARE, TRIANGLE), 1, 1),
     "wrong color": (TO_BLUE, (painted(CIRCLE, "green"), SQUARE, TRIANGLE), 0, 1),
-    "recolored elsewhere": (
-        TO_BLUE, (painted(moved(CIRCLE, 0.5, 0.5), "blue"), SQUARE, TRIANGLE), 0, 2 / 3),
-    "another shape": (
-        TO_BLUE, (Item("cross", "blue", 0.17, 0.17, 0.27), SQUARE, TRIANGLE), 0, 2 / 3),
-    "all recolored": (
-        TO_BLUE, (painted(CIRCLE, "blue"), SQUARE, painted(TRIANGLE, "blue")), 1, 1 / 3),
-    "added": (
-        ADD_CROSS, (CIRCLE, SQUARE, TRIANGLE, CROSS), 1, 1),
+    "recolored elsewhere": (TO_BLUE, (painted(moved(CIRCLE, 0.5, 0.5), "blue"), SQUARE, TRIANGLE), 0, 2 / 3),
+    "another shape": (TO_BLUE, (Item("cross", "blue", 0.17, 0.17, 0.27), SQUARE, TRIANGLE), 0, 2 / 3),
+    "all recolored": (TO_BLUE, (painted(CIRCLE, "blue"), SQUARE, painted(TRIANGLE, "blue")), 1, 1 / 3),
+    "added": (ADD_CROSS, (CIRCLE, SQUARE, TRIANGLE, CROSS), 1, 1),
     "added twice": (
         ADD_CROSS,
         (CIRCLE, SQUARE, TRIANGLE, Item("cross", "black", 0.5, 0.17, 0.27), Item("cross", "black", 0.17, 0.83, 0.27)),
-        0, 3 / 4),
-    "added, another lost": (
-        ADD_CROSS, (CIRCLE, SQUARE, CROSS), 1, 2 / 3),
+        0,
+        3 / 4,
+    ),
+    "added, another lost": (ADD_CROSS, (CIRCLE, SQUARE, CROSS), 1, 2 / 3),
     "removed": (hand("remove", RED_CIRCLE), (SQUARE, TRIANGLE), 1, 1),
     "removed another": (hand("remove", RED_CIRCLE), (CIRCLE, SQUARE), 0, 1 / 2),
     "removed all": (hand("remove", RED_CIRCLE), (), 1, 0),
     "hidden elsewhere": (hand("remove", RED_CIRCLE), (moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 0, 2 / 3),
     "painted over": (hand("remove", RED_CIRCLE), (painted(CIRCLE, "black"), SQUARE, TRIANGLE), 0, 2 / 3),
-    "moved": (
-        hand("move", RED_CIRCLE, where="bottom left"), (moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 1, 1),
+    "moved": (hand("move", RED_CIRCLE, where="bottom left"), (moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 1, 1),
     "moved too little": (
-        hand("move", RED_CIRCLE, where="bottom left"), (moved(CIRCLE, 0.17, 0.5), SQUARE, TRIANGLE), 0, 1),
+        hand("move", RED_CIRCLE, where="bottom left"),
+        (moved(CIRCLE, 0.17, 0.5), SQUARE, TRIANGLE),
+        0,
+        1,
+    ),
     "copied there": (
-        hand("move", RED_CIRCLE, where="bottom left"), (CIRCLE, moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE), 0, 2 / 3),
+        hand("move", RED_CIRCLE, where="bottom left"),
+        (CIRCLE, moved(CIRCLE, 0.17, 0.83), SQUARE, TRIANGLE),
+        0,
+        2 / 3,
+    ),
     "moved below": (
-        hand("move", RED_CIRCLE, BLUE_SQUARE, where="below"), (moved(CIRCLE, 0.83, 0.83), SQUARE, TRIANGLE), 1, 1),
+        hand("move", RED_CIRCLE, BLUE_SQUARE, where="below"),
+        (moved(CIRCLE, 0.83, 0.83), SQUARE, TRIANGLE),
+        1,
+        1,
+    ),
     "moved the other": (
-        hand("move", RED_CIRCLE, BLUE_SQUARE, where="right"), (CIRCLE, moved(SQUARE, 0.17, 0.83), TRIANGLE), 0, 1 / 3),
+        hand("move", RED_CIRCLE, BLUE_SQUARE, where="right"),
+        (CIRCLE, moved(SQUARE, 0.17, 0.83), TRIANGLE),
+        0,
+        1 / 3,
+    ),
     "swapped": (
-        hand("swap", RED_CIRCLE, BLUE_SQUARE), (moved(CIRCLE, 0.83, 0.5), moved(SQUARE, 0.17, 0.17), TRIANGLE), 1, 1),
+        hand("swap", RED_CIRCLE, BLUE_SQUARE),
+        (moved(CIRCLE, 0.83, 0.5), moved(SQUARE, 0.17, 0.17), TRIANGLE),
+        1,
+        1,
+    ),
     "half a swap": (
-        hand("swap", RED_CIRCLE, BLUE_SQUARE), (moved(CIRCLE, 0.83, 0.5), moved(SQUARE, 0.5, 0.5), TRIANGLE), 1 / 2, 1),
+        hand("swap", RED_CIRCLE, BLUE_SQUARE),
+        (moved(CIRCLE, 0.83, 0.5), moved(SQUARE, 0.5, 0.5), TRIANGLE),
+        1 / 2,
+        1,
+    ),
     "swapped the wrong two": (
-        hand("swap", RED_CIRCLE, BLUE_SQUARE), (moved(CIRCLE, 0.5, 0.83), SQUARE, moved(TRIANGLE, 0.17, 0.17)), 0, 0),
+        hand("swap", RED_CIRCLE, BLUE_SQUARE),
+        (moved(CIRCLE, 0.5, 0.83), SQUARE, moved(TRIANGLE, 0.17, 0.17)),
+        0,
+        0,
+    ),
 }
 
 

@@ -15,13 +15,15 @@ from scipy import ndimage
 from janus_jax.shapes.render import coverage
 from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, relation_holds
 
-FOREGROUND = 55.0  # RGB distance from the background at which a pixel belongs to an object
+FOREGROUND = 95.0  # RGB distance from the background at which a pixel belongs to an object
 SPECK = 0.004  # share of the picture under which a component is dust; all dust together may be no more
 HOLE = 0.001  # share of the picture that holes in an object may take
 PALE, PALE_SHARE = 30.0, 0.015  # RGB distance of a visible trace on the ground, and the picture's share allowed to it
 PEAK = 1.35  # an object is flat: its brightest parts stand out from the ground at most so much more than its median
 MIN_SIDE, MAX_SIDE = 0.15, 0.36  # bounding-box sides of an object, as fractions of the picture
-MIN_OVERLAP, MIN_MARGIN = 0.78, 0.04
+MIN_OVERLAP, MIN_MARGIN = 0.78, 0.02
+# A triangle's tip is thinner than a pixel, so that its bounding box looks lower than it is: heights in pixels to try.
+HIDDEN_TOP = {"circle": (0.0,), "square": (0.0,), "triangle": (0.0, 0.75, 1.5), "cross": (0.0,)}
 HUE_TOLERANCE = {"red": 16.0, "yellow": 14.0, "green": 28.0, "blue": 25.0, "purple": 25.0}
 
 
@@ -88,8 +90,11 @@ def _explain(pixels, distance, mask, window, background, side):
         return None
     overlaps = []
     for shape in SHAPES:
-        template = _template(shape, *(round(4 * edge) for edge in (x0, x1, y0, y1)), side)
-        overlaps.append(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
+        best = 0.0
+        for hidden in HIDDEN_TOP[shape]:
+            template = _template(shape, *(round(4 * edge) for edge in (x0, x1, y0 - hidden, y1)), side)
+            best = max(best, np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
+        overlaps.append(best)
     order = np.argsort(overlaps)[::-1]
     if overlaps[order[0]] < MIN_OVERLAP or overlaps[order[0]] - overlaps[order[1]] < MIN_MARGIN:
         return None
