@@ -1,4 +1,4 @@
-"""The base model of the embedded world: draw and judge from nothing, in short sequences. It stands in for the pretrained
+"""The base model of the embedded world: draw, judge and describe from nothing, in short sequences. It stands in for the pretrained
 Janus-Pro that the recipe starts from.
 
     python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
@@ -12,18 +12,19 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.preset = "shapes"
+    config.model = ConfigDict()  # entries that replace the preset's, such as dict(llama=dict(layers=2))
     config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"
     config.cache = "runs/cache.npz"
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))
-    config.buckets = ((56, (("draw", 0, 36),)), (72, (("judge", 0, 28),)))
+    config.buckets = ((56, (("draw", 0, 28),)), (76, (("judge", 0, 18), ("describe", 0, 18))))
     config.micro_batches = 1
-    config.shares = (0.5, 0.5, 0.0)  # draw, judge, redraw
+    config.shares = (4, 3, 0, 3)  # draw, judge, redraw, describe
     config.verdict_share = 0.5
     config.drop_prompt = 0.1
-    config.steps = 1100
+    config.steps = 750
     config.learning_rate = 1.5e-3
     config.final_learning_rate = 2e-4
     config.warmup = 60

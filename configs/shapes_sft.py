@@ -21,9 +21,9 @@ def get_config():
         (136, (("judge", 1, 4),)),
         (184, (("redraw", 2, 8), ("judge", 2, 4))),
     )
-    config.shares = (10, 10, 15)  # draw, judge, redraw, as released
+    config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
     config.verdict_share = 0.8
-    config.steps = 900
+    config.steps = 350
     config.learning_rate = 6e-4
     config.final_learning_rate = 2e-5
     config.warmup = 30

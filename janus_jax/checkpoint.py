@@ -17,7 +17,7 @@ import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from janus_jax.errors import UserError
@@ -45,17 +45,19 @@ def seal(folder) -> None:
     scratch.rename(folder / MANIFEST)
 
 
-def verify(folder) -> None:
-    """Raises UserError unless every file of the folder is exactly what its manifest says."""
+def verify(folder, names=None) -> None:
+    """Raises UserError unless every file of the folder, or those named, is exactly what its manifest says."""
     folder = Path(folder)
     try:
         digests = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no readable {MANIFEST}: it was not finished or is damaged; use another one") from error
-    for name, digest in digests.items():
+    if not isinstance(digests, dict):
+        raise UserError(f"{folder / MANIFEST} is damaged (it is no object): copy it again or use another one")
+    for name in digests if names is None else names:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: the checkpoint is damaged; copy it again or use another one")
-        if _digest(folder / name) != digest:
+        if _digest(folder / name) != digests.get(name):
             raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
 
 
@@ -87,8 +89,9 @@ def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None
         if folder.exists():
             shutil.rmtree(folder)
         scratch.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; choose another place") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {folder}: {reason}; choose another place") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -97,11 +100,14 @@ def read_config(folder) -> dict:
     """The config.json of a model folder. Raises UserError where it is missing or not JSON."""
     path = Path(folder) / CONFIG
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{folder} is not a checkpoint: it has no {CONFIG}") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: copy the checkpoint again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no JSON object: it is not the configuration of a checkpoint")
+    return config
 
 
 def load_params(folder, abstract, dtype=None, shardings=None):

@@ -81,15 +81,14 @@ def code_logps(cond, uncond, sampling: Sampling):
 def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
     """Log-probabilities f32[..., V] that words are sampled with.
 
-    verdict bool[...]: where True only the two ids `yes_no` are possible, without truncation; None = nowhere.
+    verdict bool[...]: where True only the two ids `yes_no` are possible, and truncation acts among them; None = nowhere.
     """
     logits = logits / sampling.temperature
-    free = truncate(logits, sampling.text_top_k, sampling.text_top_p)
     if verdict is not None:
         allowed = jnp.zeros(logits.shape[-1], bool).at[jnp.array(yes_no)].set(True)
-        shape = (1,) * (logits.ndim - 1) + (-1,)
-        free = jnp.where(verdict[..., None], jnp.where(allowed.reshape(shape), logits, -jnp.inf), free)
-    return jax.nn.log_softmax(free)
+        allowed = allowed.reshape((1,) * (logits.ndim - 1) + (-1,)) | ~verdict[..., None]
+        logits = jnp.where(allowed, logits, -jnp.inf)
+    return jax.nn.log_softmax(truncate(logits, sampling.text_top_k, sampling.text_top_p))
 
 
 def entropy(logps):

@@ -62,13 +62,17 @@ def introspect(
     context: str = "codes",
     batch: int = 64,
     always: bool = False,
+    released: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[Trajectory]:
     """Draws `samples` pictures of each prompt, with up to `rounds` rounds of looking and drawing again.
 
     context: what the painter's next round sees of a picture: "codes" (the sampled ones, their keys and values kept) or
     "reencode" (those of the decoded, 8-bit picture). batch: rows per chunk; it changes the speed, not the pictures (in
-    f32 on a CPU; elsewhere up to rounding). always: draw again even after a Yes. progress: called with the number of finished trajectories after each chunk.
+    f32 on a CPU; elsewhere up to rounding). always: draw again even after a Yes. released: do all that the released code
+    does otherwise, for checking against it: pictures are re-encoded and drawn again whatever the verdict, positions count
+    every slot, left padding is attended in the judge's and the redrawing contexts, and a reason's own EOS is masked; a
+    row then depends on the rows beside it. progress: called with the number of finished trajectories after each chunk.
     Returns trajectories in the order of prompts, then samples. Raises UserError for an empty or overlong prompt.
     """
     if context not in ("codes", "reencode"):
@@ -78,18 +82,63 @@ def introspect(
     if not prompts:
         raise UserError("there are no prompts: give at least one")
     ids = [tokens.prompt_ids(processor.tokenizer, prompt) for prompt in prompts]
-    length = _bucket(max(len(row) for row in ids), 8)
     work = [(p, s) for p in range(len(prompts)) for s in range(samples)]
-    batch = min(batch, _bucket(len(work), 4))
+    batch = len(work) if released else min(batch, _bucket(len(work), 4))
+    longest = max(len(row) for row in ids)
+    run = _Run(
+        model, params, processor, rounds, sampling, seed, batch,
+        # in the released layout padding is attended, so there must be no more of it than there was
+        length=longest if released else _bucket(longest, 8),
+        reencode=released or context == "reencode",
+        always=released or always,
+        released=released,
+    )
     trajectories = []
     for begin in range(0, len(work), batch):
         chunk = work[begin : begin + batch]
         rows = [_Row(prompts[p], s, ids[p]) for p, s in chunk]
-        _run(model, params, processor, rows, rounds, sampling, seed, context, length, batch, always)
+        _fill(run, rows)
         trajectories += [Trajectory(row.prompt, row.sample, row.rounds) for row in rows]
         if progress:
             progress(len(chunk))
     return trajectories
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays the same for all rows."""
+
+    model: object
+    params: dict
+    processor: object
+    rounds: int
+    sampling: Sampling
+    seed: int
+    batch: int
+    length: int  # slots of the prompts
+    reencode: bool
+    always: bool
+    released: bool
+
+    @property
+    def think(self):
+        return self.processor.encode(tokens.THINK, bos=False)
+
+    @property
+    def onward(self):
+        return self.processor.encode(tokens.NEXT, bos=False)
+
+    @property
+    def guided(self):
+        return self.sampling.cfg_weight != 1.0
+
+    @property
+    def between(self):
+        """Slots between a picture and the next one."""
+        return len(self.think) + self.sampling.max_reason_tokens + len(self.onward)
+
+    def keys(self, rows, alive, turn):
+        return np.stack([sample.row_key(self.seed, rows[i].prompt, rows[i].sample, turn) for i in alive])
 
 
 @dataclasses.dataclass
@@ -110,83 +159,95 @@ def _padded(indices, batch):
     return np.concatenate([indices, np.full(size - len(indices), indices[0])]).astype(np.int32)
 
 
-def _run(model, params, processor, rows, rounds, sampling, seed, context, length, batch, always):
-    """Fills in the rounds of some rows."""
-    special = processor.special
-    think = processor.encode(tokens.THINK, bos=False)
-    onward = processor.encode(tokens.NEXT, bos=False)
-    guided = sampling.cfg_weight != 1.0
-    per_round = model.cfg.vq.tokens + len(think) + sampling.max_reason_tokens + len(onward)
-    seen_round = per_round + model.cfg.siglip.tokens - model.cfg.vq.tokens
-    between = len(think) + sampling.max_reason_tokens + len(onward)
-
-    alive = _padded(np.arange(len(rows)), batch)  # row index of each place; places past `live` repeat the first
+def _fill(run: _Run, rows) -> None:
+    """Fills in the rounds of a chunk of rows."""
+    model, params, special = run.model, run.params, run.processor.special
+    slot = {"by_slot": run.released}
+    alive = _padded(np.arange(len(rows)), run.batch)  # the row of each place; places from `live` on repeat the first
     live = len(rows)
-    ids, mask = tokens.left_pad([rows[i].ids for i in alive], special.pad, length)
-    judge, _ = sample.start(model, params, ids, mask, length + rounds * seen_round)
-    painter, hidden = _painter(model, params, rows, alive, special, guided, length, length + rounds * per_round)
-    for turn in range(rounds):
-        keys = np.stack([sample.row_key(seed, rows[i].prompt, rows[i].sample, 2 * turn) for i in alive])
-        painter, codes, code_logps = sample.draw(model, params, painter, hidden, keys, sampling, guided)
+    ids, mask = tokens.left_pad([rows[i].ids for i in alive], special.pad, run.length)
+    slots = run.length + run.rounds * (model.cfg.siglip.tokens + run.between)
+    judge, _ = sample.start(model, params, ids, mask | run.released, slots, **slot)
+    painter, hidden = _painter(run, rows, alive, attend_padding=False)
+    for turn in range(run.rounds):
+        keys = run.keys(rows, alive, 2 * turn)
+        painter, codes, code_logps = sample.draw(model, params, painter, hidden, keys, run.sampling, run.guided, **slot)
         pixels = images.to_uint8(sample.decode_codes(model, params, codes))
         pictures = [Image.fromarray(picture) for picture in pixels]
-        seen = np.stack([processor.for_understanding(picture) for picture in pictures])
-        judge, _ = sample.extend_seen(model, params, judge, seen)
-        judge, hidden = sample.extend_text(model, params, judge, *_repeat(think, len(alive)))
-        keys = np.stack([sample.row_key(seed, rows[i].prompt, rows[i].sample, 2 * turn + 1) for i in alive])
+        seen = np.stack([run.processor.for_understanding(picture) for picture in pictures])
+        judge, _ = sample.extend_seen(model, params, judge, seen, **slot)
+        judge, hidden = sample.extend_text(model, params, judge, *_repeat(run.think, len(alive)), **slot)
         judge, words, word_logps, p_yes = sample.speak(
-            model, params, judge, hidden, keys, sampling, special.yes, special.no, special.eos, special.pad
+            model, params, judge, hidden, run.keys(rows, alive, 2 * turn + 1), run.sampling, special.yes, special.no,
+            special.eos, special.pad, **slot,
         )
         codes, code_logps, words, word_logps, p_yes = map(np.asarray, (codes, code_logps, words, word_logps, p_yes))
         context_codes = codes
-        if context == "reencode":
-            redrawn = np.stack([processor.for_generation(picture) for picture in pictures])
+        if run.reencode:
+            redrawn = np.stack([run.processor.for_generation(picture) for picture in pictures])
             context_codes = np.asarray(sample.encode_codes(model, params, redrawn))
         for place in range(live):
             count = _spoken(words[place], special.eos)
             rows[alive[place]].rounds.append(Round(
                 codes[place], pictures[place], bool(words[place, 0] == special.yes), float(p_yes[place]),
-                processor.decode(words[place, :count]), words[place, :count], code_logps[place],
+                run.processor.decode(words[place, :count]), words[place, :count], code_logps[place],
                 word_logps[place, :count], context_codes[place],
             ))
-        keep = [place for place in range(live) if always or words[place, 0] == special.no]
-        if not keep or turn + 1 == rounds:
+        keep = [place for place in range(live) if run.always or words[place, 0] == special.no]
+        if not keep or turn + 1 == run.rounds:
             break
-        places = _padded(np.array(keep), batch)
+        places = _padded(np.array(keep), run.batch)
         alive, live = alive[places], len(keep)
         judge = sample.take_rows(judge, places)
-        judge, _ = sample.extend_text(model, params, judge, *_repeat(onward, len(alive)))
-        if context == "codes":
-            both = np.concatenate([places, places + len(codes)]) if guided else places
-            painter = sample.take_rows(painter, both)
-        else:
-            painter, _ = _painter(model, params, rows, alive, special, guided, length, length + rounds * per_round)
+        judge, _ = sample.extend_text(model, params, judge, *_repeat(run.onward, len(alive)), **slot)
+        if run.reencode:
+            painter, _ = _painter(run, rows, alive, attend_padding=run.released)
             for earlier in range(turn + 1):
                 past = np.stack([rows[i].rounds[earlier].context_codes for i in alive])
-                painter, _ = sample.extend_codes(model, params, painter, np.concatenate([past] * (2 if guided else 1)))
+                painter, _ = sample.extend_codes(model, params, painter, _both(run, past), **slot)
                 if earlier < turn:
-                    said = [_said(rows[i].rounds[earlier], think, onward, special.eos) for i in alive]
-                    painter, _ = _extend(model, params, painter, said, special.pad, between, guided)
-        said = [_said(rows[i].rounds[turn], think, onward, special.eos) for i in alive]
-        painter, hidden = _extend(model, params, painter, said, special.pad, between, guided)
+                    painter, _ = _extend(run, rows, alive, earlier, painter)
+        else:
+            both = np.concatenate([places, places + len(codes)]) if run.guided else places
+            painter = sample.take_rows(painter, both)
+        painter, hidden = _extend(run, rows, alive, turn, painter)
 
 
-def _painter(model, params, rows, alive, special, guided, length, slots):
+def _both(run, rows):
+    """Rows for the conditional and, under guidance, the unconditional half of the painter's cache."""
+    return np.concatenate([rows, rows]) if run.guided else rows
+
+
+def _painter(run, rows, alive, attend_padding):
     """A fresh painter's cache over the prompts: conditional rows, then unconditional ones."""
+    pad = run.processor.special.pad
     texts = [rows[i].ids for i in alive]
-    if guided:
-        texts += [tokens.unconditional(text, special.pad) for text in texts]
-    return sample.start(model, params, *tokens.left_pad(texts, special.pad, length), slots)
+    ids, mask = tokens.left_pad(texts, pad, run.length)
+    if run.guided:
+        uncond, _ = tokens.left_pad([tokens.unconditional(text, pad) for text in texts], pad, run.length)
+        ids = np.concatenate([ids, uncond])
+    slots = run.length + run.rounds * (run.model.cfg.vq.tokens + run.between)
+    return sample.start(run.model, run.params, ids, _both(run, mask) | attend_padding, slots, by_slot=run.released)
 
 
-def _said(turn: Round, think, onward, eos):
-    """What stands between a picture and the next one: the question, the reason without its EOS, the transition."""
-    return think + [int(i) for i in turn.reason_ids if i != eos] + onward
-
-
-def _extend(model, params, painter, texts, pad, length, guided):
-    ids, mask = tokens.left_pad(texts * (2 if guided else 1), pad, length)
-    return sample.extend_text(model, params, painter, ids, mask)
+def _extend(run, rows, alive, turn, painter):
+    """Appends what stands between a picture and the next one: the question, the reason, the transition with its EOS."""
+    special = run.processor.special
+    reasons = [rows[i].rounds[turn].reason_ids for i in alive]
+    if run.released:
+        # the reason's own EOS and the padding up to the longest reason keep their slots, and nothing sees them
+        width = max(map(len, reasons))
+        ids = np.full((len(reasons), width), special.pad, np.int32)
+        for row, reason in zip(ids, reasons, strict=True):
+            row[: len(reason)] = reason
+        live = (ids != special.pad) & (ids != special.eos)
+        (before, some), (after, more) = _repeat(run.think, len(ids)), _repeat(run.onward, len(ids))
+        ids, mask = np.concatenate([before, ids, after], 1), np.concatenate([some, live, more], 1)
+    else:
+        texts = [run.think + [int(i) for i in reason if i != special.eos] + run.onward for reason in reasons]
+        ids, mask = tokens.left_pad(texts, special.pad, run.between)
+    ids, mask = _both(run, ids), _both(run, mask)
+    return sample.extend_text(run.model, run.params, painter, ids, mask, by_slot=run.released)
 
 
 def _repeat(ids, count):

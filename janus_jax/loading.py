@@ -51,6 +51,7 @@ def load(path, dtype=jnp.float32, mesh=None):
     config = checkpoint.read_config(folder)
     if config.get("kind") != "janus":
         raise UserError(f"{folder} is not a janus_jax model (its {checkpoint.CONFIG} says kind = {config.get('kind')!r})")
+    checkpoint.verify(folder, (checkpoint.CONFIG,))  # before any number in it is believed
     try:
         cfg = JanusConfig.from_dict({**config["model"], "dtype": jnp.dtype(dtype).name})
     except (KeyError, TypeError, ValueError) as error:
@@ -68,6 +69,7 @@ def load_vq(path):
     config = checkpoint.read_config(folder)
     if config.get("kind") != "vq":
         raise UserError(f"{folder} is not a picture tokenizer: make one with janus_jax.train_vq")
+    checkpoint.verify(folder, (checkpoint.CONFIG,))
     model = VQ(VQConfig(**config["vq"]))
     size = model.cfg.image_size
     sample = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

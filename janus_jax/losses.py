@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 
 # Groups of stage 1's targets.
-DRAW, VERDICT, REASON, REDRAW = 0, 1, 2, 3
-GROUPS = ("draw", "verdict", "reason", "redraw")
+DRAW, VERDICT, REASON, REDRAW, DESCRIBE = 0, 1, 2, 3, 4
+GROUPS = ("draw", "verdict", "reason", "redraw", "describe")
 
 
-def sft_shares(draw: float, judge: float, redraw: float, verdict_share: float = 0.8):
-    """Shares of the four groups in the loss: tasks as given (any scale), the judge's split between its Yes/No tokens
-    and the rest."""
-    total = draw + judge + redraw
-    return (draw / total, judge / total * verdict_share, judge / total * (1 - verdict_share), redraw / total)
+def sft_shares(draw: float, judge: float, redraw: float, describe: float = 0.0, verdict_share: float = 0.8):
+    """Shares of the groups in the loss: tasks as given (any scale), the judge's split between its Yes/No tokens and the
+    rest."""
+    total = draw + judge + redraw + describe
+    verdict, reason = judge * verdict_share, judge * (1 - verdict_share)
+    return tuple(share / total for share in (draw, verdict, reason, redraw, describe))
 
 
 def sft_weights(targets, shares):

@@ -41,43 +41,48 @@ def _choose(keys, position, logps):
     return jax.vmap(one)(keys, logps).astype(jnp.int32)
 
 
-def _decode(model, params, embeds, mask, cache):
-    return apply(model, params, "decode", embeds, mask, None, cache)
+def _decode(model, params, embeds, mask, cache, by_slot):
+    """Appends embeddings. by_slot: positions count every slot, masked ones too, as in the released code."""
+    positions = None
+    if by_slot:
+        B, T = mask.shape
+        positions = jnp.broadcast_to(cache.length + jnp.arange(T, dtype=jnp.int32)[None], (B, T))
+    return apply(model, params, "decode", embeds, mask, positions, cache)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "slots"))
-def start(model: Janus, params, ids, mask, slots: int):
+@functools.partial(jax.jit, static_argnames=("model", "slots", "by_slot"))
+def start(model: Janus, params, ids, mask, slots: int, by_slot: bool = False):
     """An empty cache of `slots` with a first piece of text in it: (cache, last hidden [B,D])."""
     cache = init_cache(model.cfg.llama, ids.shape[0], slots, model.cfg.dtype)
-    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache)
+    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
     return cache, hidden[:, -1]
 
 
-@functools.partial(jax.jit, static_argnames="model", donate_argnames="cache")
-def extend_text(model: Janus, params, cache: Cache, ids, mask):
+@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
+def extend_text(model: Janus, params, cache: Cache, ids, mask, by_slot: bool = False):
     """Appends text ids i32[B,T] (masked ones leave a hole that nothing sees): (cache, last hidden [B,D])."""
-    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache)
+    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
     return cache, hidden[:, -1]
 
 
-@functools.partial(jax.jit, static_argnames="model", donate_argnames="cache")
-def extend_codes(model: Janus, params, cache: Cache, codes):
+@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
+def extend_codes(model: Janus, params, cache: Cache, codes, by_slot: bool = False):
     """Appends a picture's codes i32[B,I] as the painter sees them: (cache, last hidden [B,D])."""
     embeds = apply(model, params, "embed_codes", codes)
-    hidden, cache = _decode(model, params, embeds, jnp.ones(codes.shape, bool), cache)
+    hidden, cache = _decode(model, params, embeds, jnp.ones(codes.shape, bool), cache, by_slot)
     return cache, hidden[:, -1]
 
 
-@functools.partial(jax.jit, static_argnames="model", donate_argnames="cache")
-def extend_seen(model: Janus, params, cache: Cache, pixels):
+@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
+def extend_seen(model: Janus, params, cache: Cache, pixels, by_slot: bool = False):
     """Appends pictures f32[B,h,w,3] as the judge sees them: (cache, last hidden [B,D])."""
     embeds = apply(model, params, "understand", pixels)
-    hidden, cache = _decode(model, params, embeds, jnp.ones(embeds.shape[:2], bool), cache)
+    hidden, cache = _decode(model, params, embeds, jnp.ones(embeds.shape[:2], bool), cache, by_slot)
     return cache, hidden[:, -1]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampling", "guided"), donate_argnames="cache")
-def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool):
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "guided", "by_slot"), donate_argnames="cache")
+def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool, by_slot: bool = False):
     """Draws a picture after what the cache holds, whose last hidden state is [B,D].
 
     guided: the cache's rows are B conditional ones, then the B unconditional ones of the same samples; a chosen code
@@ -94,7 +99,7 @@ def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sam
         chosen = jnp.take_along_axis(logps, codes[:, None], axis=-1)[:, 0]
         fed = jnp.concatenate([codes, codes]) if guided else codes
         embeds = apply(model, params, "embed_codes", fed[:, None])
-        hidden, cache = _decode(model, params, embeds, jnp.ones((len(fed), 1), bool), cache)
+        hidden, cache = _decode(model, params, embeds, jnp.ones((len(fed), 1), bool), cache, by_slot)
         return (cache, hidden[:, -1]), (codes, chosen)
 
     steps = jnp.arange(model.cfg.vq.tokens)
@@ -102,8 +107,8 @@ def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sam
     return cache, codes.T, logps.T
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampling", "yes", "no", "eos", "pad"), donate_argnames="cache")
-def speak(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, yes, no, eos, pad):
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "yes", "no", "eos", "pad", "by_slot"), donate_argnames="cache")
+def speak(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, yes, no, eos, pad, by_slot: bool = False):
     """Says a verdict, Yes or No and nothing else, and a reason up to EOS or sampling.max_reason_tokens.
 
     The cache must have room for max_reason_tokens slots. Returns (cache, ids i32[B,M] with PAD after a row's end,
@@ -127,7 +132,7 @@ def speak(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sa
         ids = ids.at[:, position].set(token)
         logps = logps.at[:, position].set(jnp.where(done, 0.0, chosen))
         done = done | (token == eos)
-        hidden, cache = _decode(model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache)
+        hidden, cache = _decode(model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache, by_slot)
         return position + 1, cache, hidden[:, -1], done, ids, logps
 
     blank = jnp.full((B, M), pad, jnp.int32)

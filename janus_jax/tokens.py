@@ -45,11 +45,12 @@ def edit_prompt(instruction: str) -> tuple[str, str]:
     return f"{USER}: {BEGIN_IMAGE}", f"{END_IMAGE}{instruction.strip()}{EDIT_REQUEST}\n\n{ASSISTANT}:{BEGIN_IMAGE}"
 
 
-def chat_prompt(question: str, images: int = 1) -> str:
+def chat_prompt(question: str, images: int = 1, system: str = SYSTEM_PROMPT) -> str:
     """A question about `images` pictures; each is one placeholder, which the caller replaces by begin-of-image, the
     picture's tokens and end-of-image."""
     pictures = f"{PLACEHOLDER}\n" * images
-    return f"{SYSTEM_PROMPT}\n\n{USER}: {pictures}{question.strip()}\n\n{ASSISTANT}:"
+    opening = f"{system}\n\n" if system else ""
+    return f"{opening}{USER}: {pictures}{question.strip()}\n\n{ASSISTANT}:"
 
 
 @dataclasses.dataclass(frozen=True)

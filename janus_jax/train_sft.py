@@ -66,20 +66,32 @@ def loss(outputs, batches):
 def initial_model(config, mesh):
     """(model, params, processor) that stage 1 starts from.
 
-    config.init: an own checkpoint to go on from; or config.vq and config.preset: fresh parameters around a trained
-    picture tokenizer, with the embedded world's text tokenizer.
+    Sizes: config.preset, with config.model's entries (as in JanusConfig.to_dict) in place of the preset's. Parameters:
+    config.init, an own checkpoint to go on from; or fresh ones around config.vq, a trained picture tokenizer, with
+    the embedded world's text tokenizer.
     """
+    cfg = configured_model(config)
     if config.init:
-        loading.same_sizes(config.init, JanusConfig.preset(config.preset))
+        loading.same_sizes(config.init, cfg)
         return loading.load(config.init, mesh=mesh)
-    cfg = JanusConfig.preset(config.preset)
     vq, vq_params = loading.load_vq(config.vq)
     if vq.cfg != cfg.vq:
-        raise UserError(f"{config.vq} is a tokenizer of other sizes than the preset {config.preset!r}: train it with its config")
+        raise UserError(f"{config.vq} is a picture tokenizer of other sizes than the configured model: train it with the model's vq sizes")
     model = Janus(cfg)
     params = init_params(model, jax.random.key(config.seed), mesh=mesh)
     params = {**params, "vq": jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), vq_params, params["vq"])}
     return model, params, loading.processor_of(cfg, train_tokenizer())
+
+
+def configured_model(config) -> JanusConfig:
+    """The sizes that a configuration asks for. Raises UserError for an unknown preset or entry."""
+    try:
+        sizes = JanusConfig.preset(config.preset).to_dict()
+        for part, entries in config.model.items():
+            sizes[part] = {**sizes[part], **entries} if isinstance(sizes.get(part), dict) else entries
+        return JanusConfig.from_dict(sizes)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.preset and config.model do not make a model: {error}") from error
 
 
 def trainable_leaves(params, frozen):
@@ -125,7 +137,7 @@ def main(argv):
             loss,
             tx,
             trainable,
-            prepare=make_prepare(losses.sft_shares(*config.shares, config.verdict_share)),
+            prepare=make_prepare(losses.sft_shares(*config.shares, verdict_share=config.verdict_share)),
             micro_batches=config.micro_batches,
             state_shardings=shardings,
             batch_shardings=by_row,

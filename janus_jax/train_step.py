@@ -103,7 +103,7 @@ def make_train_step(
                 lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, kept, frozen, jax.tree.map(lambda x: x[0], parts))
             )
             (grads, metrics), _ = jax.lax.scan(accumulate, zero, parts)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         updates, opt_state = tx.update(grads, state.opt_state, kept)
         fresh = optax.apply_updates(kept, updates)
@@ -112,7 +112,7 @@ def make_train_step(
         fresh, opt_state = keep_old(fresh, kept), keep_old(opt_state, state.opt_state)
         metrics |= {
             "grad_norm": norm,
-            "update_norm": optax.global_norm(updates),
+            "update_norm": optax.tree.norm(updates),
             "skipped": 1.0 - finite.astype(jnp.float32),
         }
         return TrainState(state.step + 1, merge(fresh, frozen), opt_state), metrics

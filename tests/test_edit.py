@@ -117,7 +117,7 @@ CASES = {
         1,
     ),
     "moved the other": (
-        hand("move", RED_CIRCLE, BLUE_SQUARE, where="right"),
+        hand("move", RED_CIRCLE, BLUE_SQUARE, where="above"),
         (CIRCLE, moved(SQUARE, 0.17, 0.83), TRIANGLE),
         0,
         1 / 3,

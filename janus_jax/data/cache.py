@@ -16,7 +16,8 @@ from janus_jax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class Groups:
     """prompts: P texts; start i64[P+1]: pictures start[p]..start[p+1] belong to prompt p; codes i32[N,I];
-    pixels u8[N,h,w,3]; score f32[N], 1 = right; reasons: N texts that begin with Yes or No."""
+    pixels u8[N,h,w,3]; score f32[N], 1 = right; reasons: N texts that begin with Yes or No;
+    captions: N texts that say what a picture shows."""
 
     prompts: np.ndarray
     start: np.ndarray
@@ -24,6 +25,7 @@ class Groups:
     pixels: np.ndarray
     score: np.ndarray
     reasons: np.ndarray
+    captions: np.ndarray
 
     def __len__(self):
         return len(self.prompts)
@@ -58,6 +60,6 @@ def join(parts) -> Groups:
     start = np.concatenate([part.start[:-1] + offset for part, offset in zip(parts, offsets)] + [offsets[-1:]])
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("prompts", "codes", "pixels", "score", "reasons")
+        for name in ("prompts", "codes", "pixels", "score", "reasons", "captions")
     }
     return Groups(start=start, **arrays)

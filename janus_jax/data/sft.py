@@ -4,6 +4,10 @@
     judge   [prompt] ((seen) think No, reason, next){0-2} (seen) think   trained: Yes|No, reason, EOS
     redraw  [prompt] ((wrong) think No, reason, next){1-2} (right)       trained: the last picture's codes
 
+and, for a base model that has yet to learn to see,
+
+    describe  [user:] (seen) [question, assistant:]              trained: what is in the picture, EOS
+
 A step's batch is a tuple of Batches, one per bucket, so that short sequences are not padded to the longest. Row i of
 the data set is a pure function of (seed, i): a data position is one number.
 """
@@ -16,7 +20,8 @@ import numpy as np
 from janus_jax import tokens
 from janus_jax.batch import Batch, Row, collate
 from janus_jax.data.cache import Groups
-from janus_jax.losses import DRAW, REASON, REDRAW, VERDICT
+from janus_jax.losses import DESCRIBE, DRAW, REASON, REDRAW, VERDICT
+from janus_jax.shapes.text import QUESTION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,8 @@ class RowMaker:
     def make(self, rng, task: str, earlier: int) -> Row:
         """A random row of a task with so many earlier rounds."""
         p = int(rng.choice(self.usable))
+        if task == "describe":
+            return self._describe(int(rng.choice(self.groups.pictures(p))))
         prompt = tokens.prompt_ids(self.tokenizer, str(self.groups.prompts[p]))
         row = Row()
         uncond = tokens.unconditional(prompt, self.special.pad)
@@ -78,6 +85,16 @@ class RowMaker:
         else:
             picture = rng.choice(self.right[p])
             row.add_codes(self.groups.codes[picture].tolist(), DRAW if task == "draw" else REDRAW)
+        return row
+
+    def _describe(self, picture):
+        before, after = tokens.chat_prompt(QUESTION, system="").split(tokens.PLACEHOLDER)
+        row = Row()
+        row.add_text(self.tokenizer.encode(before + tokens.BEGIN_IMAGE))
+        self._add_picture(row, picture, "judge")
+        row.add_text(self.tokenizer.encode(tokens.END_IMAGE + after, bos=False))
+        ids = self.tokenizer.encode(str(self.groups.captions[picture]), bos=False)
+        row.add_text([*ids, self.special.eos], [DESCRIBE] * (len(ids) + 1))
         return row
 
     def _add_picture(self, row, picture, task):
@@ -109,12 +126,12 @@ class Steps:
             for kind in bucket.kinds:
                 for _ in range(kind.rows // shards):
                     rows.append(self._fitting(rng, kind, bucket.length))
-            judged = [kind for kind in bucket.kinds if kind.task == "judge"]
-            drawn = any(kind.task != "judge" for kind in bucket.kinds)
+            judged = [kind for kind in bucket.kinds if kind.task in ("judge", "describe")]
+            drawn = any(kind.task in ("draw", "redraw") for kind in bucket.kinds)
             batches.append(collate(
                 [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
                 bucket.length, self.maker.special.pad,
-                text_targets=24 if judged else 0,
+                text_targets=28 if judged else 0,
                 code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
                 pictures=max((kind.earlier + 1 for kind in judged), default=0),
             ))

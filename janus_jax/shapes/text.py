@@ -238,3 +238,19 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
         return f"No, the {first.shape} is not {PLACES[ask.relation][0]} the {second.shape}."
     return pick(f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}, not {SIDES[ask.relation]}.",
                 f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}.")
+
+
+QUESTION = "What is in the picture?"
+
+
+def caption(reading: Reading) -> str:
+    """What a picture shows and where, in reading order: the answer to QUESTION. A colour that would name a held-out pair
+    is left out."""
+    places = []
+    for item in reading.items:
+        row, column = (min(int(3 * place), 2) for place in (item.y, item.x))
+        where = f"{('top', 'middle', 'bottom')[row]} {('left', 'center', 'right')[column]}"
+        places.append((row, column, f"{_item_text(item, named=True, article=False)} {where}"))
+    words = [what for _, _, what in sorted(places)]
+    words += ["unclear"] * reading.unclear
+    return ", ".join(words or ["nothing"]) + "."

@@ -19,7 +19,7 @@ FOREGROUND = 95.0  # RGB distance from the background at which a pixel belongs t
 SPECK = 0.004  # share of the picture under which a component is dust; all dust together may be no more
 HOLE = 0.001  # share of the picture that holes in an object may take
 PALE, PALE_SHARE = 30.0, 0.015  # RGB distance of a visible trace on the ground, and the picture's share allowed to it
-PEAK = 1.35  # an object is flat: its brightest parts stand out from the ground at most so much more than its median
+PEAK = 1.15  # an object is flat: its brightest parts stand out from the ground at most so much more than its median
 MIN_SIDE, MAX_SIDE = 0.15, 0.36  # bounding-box sides of an object, as fractions of the picture
 MIN_OVERLAP, MIN_MARGIN = 0.78, 0.02
 # A triangle's tip is thinner than a pixel, so that its bounding box looks lower than it is: heights in pixels to try.

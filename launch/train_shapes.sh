@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# From nothing to the numbers of the README, on the embedded world: tokenizer, base model, SFT, RL (three seeds), evaluation.
+#   launch/train_shapes.sh              about three hours on two CPU cores; everything goes to runs/
+# Every command resumes by itself: started again, the script goes on where it was.
+set -euo pipefail
+# shellcheck source=launch/setup.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+setup
+cd -- "$ROOT"
+
+"$PY" -m janus_jax.train_vq --config configs/shapes_vq.py --workdir runs/vq
+[[ -f runs/cache.npz ]] ||
+  "$PY" -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
+"$PY" -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
+"$PY" -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
+for seed in 0 1 2; do
+  "$PY" -m janus_jax.train_rl --config configs/shapes_rl.py --workdir "runs/rl$seed" --config.seed="$seed"
+done
+for name in sft rl0 rl1 rl2; do
+  [[ -f "runs/eval_$name.json" ]] ||
+    "$PY" -m janus_jax.evaluate --checkpoint "runs/$name" --suite shapes --rounds 3 --samples 4 --out "runs/eval_$name.json"
+done

@@ -1,0 +1,132 @@
+"""Bad input to the commands: one clear line that names the mend, exit status 2, nothing half-written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from janus_jax import cache_codes, evaluate, generate, loading, train_rl, train_sft, train_vq
+from janus_jax.errors import UserError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SFT, RL, VQ = (str(CONFIGS / name) for name in ("shapes_sft.py", "shapes_rl.py", "shapes_vq.py"))
+
+
+def refused(main, *argv):
+    """The one line with which a command refuses its input."""
+    with pytest.raises(UserError) as caught:
+        main([str(arg) for arg in argv])
+    line = str(caught.value)
+    assert line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("main", [train_vq.main, train_sft.main, train_rl.main])
+def test_config_flags(main, tmp_path):
+    config = {train_vq.main: VQ, train_sft.main: SFT, train_rl.main: RL}[main]
+    assert "config.nonsense" in refused(main, "--config", config, "--workdir", tmp_path, "--config.nonsense=1")
+    assert "steps" in refused(main, "--config", config, "--workdir", tmp_path, "--config.steps=many")
+    assert "--workdir" in refused(main, "--config", config)
+    refused(main, "--config", tmp_path / "absent.py", "--workdir", tmp_path)
+    refused(main, "--config", config, "--workdir", tmp_path, "stray")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_and_foreign_checkpoints(tmp_path):
+    out = tmp_path / "out"
+    absent = ("--checkpoint", tmp_path / "absent", "--out", out)
+    assert "shapes-rl" in refused(generate.main, *absent, "--prompt", "a circle")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "llama"}')
+    assert "not a janus_jax model" in refused(generate.main, "--checkpoint", foreign, "--out", out, "--prompt", "a circle")
+    (foreign / "config.json").write_text("{")
+    assert "JSON" in refused(generate.main, "--checkpoint", foreign, "--out", out, "--prompt", "a circle")
+    (tmp_path / "training" / "checkpoints").mkdir(parents=True)
+    assert "has not finished" in refused(
+        generate.main, "--checkpoint", tmp_path / "training", "--out", out, "--prompt", "a circle"
+    )
+    assert not out.exists()
+
+
+def test_another_size(tmp_path):
+    flags = ("--config", SFT, "--workdir", tmp_path / "w", "--config.init=shapes-sft", "--config.preset=1b")
+    cache = tmp_path / "cache.npz"
+    assert "not a cache" in refused(train_sft.main, *flags, f"--config.cache={cache}")
+    with pytest.raises(UserError, match="vocab_size"):
+        loading.same_sizes("shapes-sft", train_sft.JanusConfig.preset("1b"))
+
+
+@pytest.mark.parametrize(
+    "prompt, words", [("   ", "empty"), ("a red circle and " * 80, "shorten"), ("", "empty")], ids=["blank", "long", "none"]
+)
+def test_prompts(prompt, words, tmp_path):
+    flags = ("--checkpoint", "shapes-rl", "--out", tmp_path / "out", "--samples", 1, "--rounds", 1)
+    assert words in refused(generate.main, *flags, "--prompt", prompt)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompt_files(tmp_path):
+    flags = ("--checkpoint", "shapes-rl", "--out", tmp_path / "out")
+    refused(generate.main, *flags, "--prompts", tmp_path / "absent.txt")
+    (tmp_path / "empty.txt").write_text("\n\n")
+    assert "no prompt" in refused(generate.main, *flags, "--prompts", tmp_path / "empty.txt")
+
+
+def test_unwritable_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "out"
+    flags = ("--checkpoint", "shapes-rl", "--out", place)
+    assert "another --out" in refused(generate.main, *flags, "--prompt", "a circle", "--samples", 1, "--rounds", 1)
+    assert "another --out" in refused(evaluate.main, "--checkpoint", "shapes-rl", "--out", place)
+    assert "another --workdir" in refused(
+        train_vq.main, "--config", VQ, "--workdir", place, "--config.steps=1", "--config.batch=8"
+    )
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--config.mesh=(3,1,1)", "devices"),
+        ("--config.prompts_per_step=3", "divide"),
+        ("--config.credit=magic", "credit"),
+        ("--config.rounds=3", "two rounds"),
+        ("--config.group=1", "group"),
+    ],
+)
+def test_rl_settings(flag, words, tmp_path):
+    rest = ("--config.group=2",) if "prompts_per_step" in flag else ()
+    line = refused(train_rl.main, "--config", RL, "--workdir", tmp_path / "w", "--config.credit=released/own_prompt", flag, *rest)
+    assert words in line
+    assert not (tmp_path / "w").exists()
+
+
+def test_buckets_that_do_not_divide(tmp_path):
+    flags = ("--config", SFT, "--workdir", tmp_path / "w", "--config.micro_batches=3")
+    assert "divide" in refused(train_sft.main, *flags)
+
+
+def test_sampling_flags(tmp_path):
+    flags = ("--checkpoint", "shapes-rl", "--out", tmp_path, "--prompt", "a circle")
+    assert "temperature" in refused(generate.main, *flags, "--temperature", 0)
+    assert "top_p" in refused(generate.main, *flags, "--image-top-p", 1.5)
+
+
+def test_too_many_held_out_prompts(tmp_path):
+    flags = ("--checkpoint", "shapes-rl", "--out", tmp_path / "e.json", "--prompts-per-category", 100_000)
+    assert "fewer" in refused(evaluate.main, *flags)
+
+
+def test_exit_status_and_one_line(tmp_path):
+    command = [sys.executable, "-m", "janus_jax.generate", "--checkpoint", str(tmp_path), "--prompt", "x", "--out", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: ")
+
+
+def test_a_tokenizer_is_no_model(tmp_path):
+    assert "picture tokenizer" in refused(
+        cache_codes.main, "--tokenizer", "shapes-sft", "--data-dir", tmp_path, "--out", tmp_path / "c.npz"
+    )
