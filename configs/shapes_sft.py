@@ -15,16 +15,17 @@ def get_config():
     config.init = "runs/base"
     # (length, ((task, earlier rounds, rows per step), ...))
     config.buckets = (
-        (56, (("draw", 0, 16),)),
-        (72, (("judge", 0, 8),)),
-        (120, (("redraw", 1, 16),)),
+        (56, (("draw", 0, 6),)),
+        (76, (("judge", 0, 12),)),
+        (120, (("redraw", 1, 8),)),
         (136, (("judge", 1, 4),)),
-        (184, (("redraw", 2, 8), ("judge", 2, 4))),
+        (184, (("redraw", 2, 4), ("judge", 2, 2))),
     )
     config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
     config.verdict_share = 0.8
-    config.steps = 350
-    config.learning_rate = 6e-4
+    config.steps = 900
+    config.decay_steps = 0
+    config.learning_rate = 8e-4
     config.final_learning_rate = 2e-5
     config.warmup = 30
     return config

@@ -8,6 +8,10 @@ import dataclasses
 import flax
 import numpy as np
 
+# Groups of stage 1's targets: each has its own mean and share in the loss.
+DRAW, VERDICT, REASON, REDRAW, DESCRIBE = 0, 1, 2, 3, 4
+GROUPS = ("draw", "verdict", "reason", "redraw", "describe")
+
 TEXT, CODE, SEEN = 0, 1, 2  # kinds of position: a text token, a drawn picture's code, a seen picture's feature
 
 
@@ -16,7 +20,8 @@ class Targets:
     """Tokens to predict, N per row (unused places have weight 0).
 
     at i32[B,N]: the position whose hidden state predicts the token (one before the token itself);
-    ids i32[B,N]: text ids or codes; weight f32[B,N]: 0 = not trained; group i32[B,N]: the loss's group, see losses.py.
+    ids i32[B,N]: text ids or codes; weight f32[B,N]: 0 = not trained; group i32[B,N]: the group whose mean it
+    enters: stage 1's tasks, stage 2's segments.
     Stage 2 adds, all f32[B,N]: advantage, old_logps (of the sampler), ref_logps; verdict bool[B,N]: the token was
     sampled from {Yes, No} alone.
     """

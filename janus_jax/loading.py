@@ -54,7 +54,7 @@ def load(path, dtype=jnp.float32, mesh=None):
     checkpoint.verify(folder, (checkpoint.CONFIG,))  # before any number in it is believed
     try:
         cfg = JanusConfig.from_dict({**config["model"], "dtype": jnp.dtype(dtype).name})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{folder / checkpoint.CONFIG} does not describe a model: {error}") from error
     model = Janus(cfg)
     abstract = abstract_params(model)

@@ -7,10 +7,6 @@ Every loss is a sum over tokens of `weight x something`, where the weights of th
 import jax
 import jax.numpy as jnp
 
-# Groups of stage 1's targets.
-DRAW, VERDICT, REASON, REDRAW, DESCRIBE = 0, 1, 2, 3, 4
-GROUPS = ("draw", "verdict", "reason", "redraw", "describe")
-
 
 def sft_shares(draw: float, judge: float, redraw: float, describe: float = 0.0, verdict_share: float = 0.8):
     """Shares of the groups in the loss: tasks as given (any scale), the judge's split between its Yes/No tokens and the

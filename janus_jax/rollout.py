@@ -74,11 +74,11 @@ def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credite
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Fixed shapes of a PG batch: positions of a painter's and of a judge's row, pictures, and targets per row."""
+    """Fixed shapes of a PG batch: positions of a painter's and of a judge's row, pictures that the judge sees, targets."""
 
     painter: int
     judge: int
-    rounds: int
+    pictures: int
     code_targets: int
     text_targets: int
 
@@ -89,13 +89,14 @@ def layout(kind: str, model, processor, prompt_tokens: int, rounds: int, reason_
     onward = len(processor.encode(tokens.NEXT, bos=False))
     codes, seen = model.cfg.vq.tokens, model.cfg.siglip.tokens
     between = think + reason_tokens + onward
-    pictures = 3 if kind == "released/own_prompt" else rounds
+    scored = 3 if kind == "released/own_prompt" else rounds  # the first picture may be trained twice
+    judged = rounds if kind == "trajectory" else 1
     return Layout(
         painter=prompt_tokens + rounds * codes + (rounds - 1) * between,
-        judge=prompt_tokens + rounds * (seen + between),
-        rounds=rounds,
-        code_targets=codes * pictures,
-        text_targets=rounds * reason_tokens,
+        judge=prompt_tokens + judged * (seen + think + reason_tokens) + (judged - 1) * onward,
+        pictures=judged,
+        code_targets=codes * scored,
+        text_targets=judged * reason_tokens,
     )
 
 
@@ -151,6 +152,6 @@ def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Lay
     names = ("advantage", "old_logps", "ref_logps")
     return (
         collate(painters, shapes.painter, special.pad, code_targets=shapes.code_targets, extras=names, guided=True),
-        collate(judges, shapes.judge, special.pad, text_targets=shapes.text_targets, pictures=1 if released else shapes.rounds,
+        collate(judges, shapes.judge, special.pad, text_targets=shapes.text_targets, pictures=shapes.pictures,
                 extras=(*names, "verdict")),
     )

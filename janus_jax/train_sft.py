@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax import cli, density, loading, losses, optim, sharding, train_step
+from janus_jax.batch import GROUPS
 from janus_jax.data import cache, sft
 from janus_jax.errors import UserError
 from janus_jax.loop import fit
@@ -54,11 +55,11 @@ def loss(outputs, batches):
     """Stage 1's loss over all buckets: (f32[], metrics). Metrics per group: its weighted part of the loss, and the share
     of right verdicts among judged pictures cannot be read off it; see evaluate."""
     total = 0.0
-    parts = dict.fromkeys(losses.GROUPS, 0.0)
+    parts = dict.fromkeys(GROUPS, 0.0)
     for name, i, targets in _targets(batches):
         logps = outputs[i][name]
         total += losses.sft_loss(logps, targets.weight)
-        for group, label in enumerate(losses.GROUPS):
+        for group, label in enumerate(GROUPS):
             parts[label] += losses.sft_loss(logps, jnp.where(targets.group == group, targets.weight, 0.0))
     return total, parts
 
@@ -126,7 +127,8 @@ def main(argv):
         trainable = trainable_leaves(params, config.frozen)
         kept = train_step.split(params, trainable)[0]
         decays = train_step.split(sharding.match(optim.DECAY_RULES, params), trainable)[0]
-        schedule = optim.warmup_cosine(config.learning_rate, config.final_learning_rate, config.warmup, config.steps)
+        schedule = optim.warmup_cosine(config.learning_rate, config.final_learning_rate, config.warmup,
+                                       config.decay_steps or config.steps)
         tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays)
         del kept
         abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from janus_jax import losses
-from janus_jax.losses import DRAW, REASON, REDRAW, VERDICT
+from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT
 
 
 def f32(x):

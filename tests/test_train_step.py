@@ -17,7 +17,7 @@ from test_batch import EOS, I, MODEL, NO, PAD, SEES, YES, codes, params, picture
 from janus_jax import losses, sharding, tokens
 from janus_jax.batch import Row, collate
 from janus_jax.density import Sampling
-from janus_jax.losses import DRAW, REASON, REDRAW, VERDICT
+from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT
 from janus_jax.models.logps import token_logps
 from janus_jax.train_sft import trainable_leaves
 from janus_jax.train_step import abstract_state, init_state, make_train_step, merge, split

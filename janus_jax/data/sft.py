@@ -18,9 +18,8 @@ import grain
 import numpy as np
 
 from janus_jax import tokens
-from janus_jax.batch import Batch, Row, collate
+from janus_jax.batch import DESCRIBE, DRAW, REASON, REDRAW, VERDICT, Batch, Row, collate
 from janus_jax.data.cache import Groups
-from janus_jax.losses import DESCRIBE, DRAW, REASON, REDRAW, VERDICT
 from janus_jax.shapes.text import QUESTION
 
 

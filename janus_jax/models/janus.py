@@ -79,7 +79,7 @@ PRESETS = {
     # can share.
     "shapes": JanusConfig(
         llama=LlamaConfig(
-            vocab_size=512, width=256, layers=4, heads=4, kv_heads=4, head_dim=64, mlp=704, max_positions=1024
+            vocab_size=512, width=192, layers=4, heads=4, kv_heads=4, head_dim=48, mlp=512, max_positions=1024
         ),
         siglip=SiglipConfig(image_size=48, patch_size=8, width=128, layers=4, heads=4, mlp=512),
         vq=VQConfig(
