@@ -12,7 +12,8 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.preset = "shapes"
-    config.model = ConfigDict()  # entries that replace the preset's, such as dict(llama=dict(layers=2))
+    # entries that replace the preset's; four layers laid out one after another are a seventh faster on a CPU than the loop
+    config.model = ConfigDict({"scan": False})
     config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"
     config.cache = "runs/cache.npz"
@@ -24,7 +25,7 @@ def get_config():
     config.shares = (4, 4, 0, 2)  # draw, judge, redraw, describe
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
-    config.steps = 4000
+    config.steps = 2400
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.learning_rate = 2e-3
     config.final_learning_rate = 2e-4

@@ -1,11 +1,11 @@
 """The one batch type of both stages: mixed sequences of text, codes and seen pictures, and what is to be predicted.
 
-Rows are assembled in numpy from `Row`s and padded on the left by `collate`.
+Rows are assembled in numpy from `Row`s and padded on the left by `collate`. Named tuples are pytrees without asking jax,
+which data workers do not import.
 """
 
-import dataclasses
+from typing import NamedTuple
 
-import flax
 import numpy as np
 
 # Groups of stage 1's targets: each has its own mean and share in the loss.
@@ -15,8 +15,7 @@ GROUPS = ("draw", "verdict", "reason", "redraw", "describe")
 TEXT, CODE, SEEN = 0, 1, 2  # kinds of position: a text token, a drawn picture's code, a seen picture's feature
 
 
-@flax.struct.dataclass
-class Targets:
+class Targets(NamedTuple):
     """Tokens to predict, N per row (unused places have weight 0).
 
     at i32[B,N]: the position whose hidden state predicts the token (one before the token itself);
@@ -36,8 +35,7 @@ class Targets:
     verdict: np.ndarray | None = None
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(NamedTuple):
     """B sequences of T positions.
 
     ids i32[B,T]: text ids or codes by `kind`, ignored where SEEN; kind i32[B,T]: TEXT, CODE or SEEN;

@@ -180,7 +180,13 @@ class Checkpoints:
         verify(self.folder / str(step))
         items = {name: ocp.args.StandardRestore(tree) for name, tree in arrays.items()}
         items |= {name: ocp.args.JsonRestore() for name in values}
-        return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+        try:
+            return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.folder.parent} holds a training of another model or optimizer ({reason}): choose another --workdir"
+            ) from error
 
     def discard_unsealed(self) -> None:
         """Removes what a kill left half-written, so that a step can be saved again."""

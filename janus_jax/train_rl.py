@@ -48,8 +48,8 @@ def make_prepare(per: str):
             [(painter.codes.weight, painter.codes.group), (judge.text.weight, judge.text.group)], rollout.SEGMENTS, per
         )
         return (
-            painter.replace(codes=painter.codes.replace(weight=codes)),
-            judge.replace(text=judge.text.replace(weight=words)),
+            painter._replace(codes=painter.codes._replace(weight=codes)),
+            judge._replace(text=judge.text._replace(weight=words)),
         )
 
     return prepare
@@ -181,8 +181,8 @@ def train(config, workdir, mesh):
                 batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batches)
                 ref_codes, ref_text = score(reference, batches)
                 batches = (
-                    batches[0].replace(codes=batches[0].codes.replace(ref_logps=ref_codes)),
-                    batches[1].replace(text=batches[1].text.replace(ref_logps=ref_text)),
+                    batches[0]._replace(codes=batches[0].codes._replace(ref_logps=ref_codes)),
+                    batches[1]._replace(text=batches[1].text._replace(ref_logps=ref_text)),
                 )
                 clock.append(time.time())
                 for update in range(config.updates):

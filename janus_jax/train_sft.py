@@ -15,6 +15,7 @@ from janus_jax.loop import fit
 from janus_jax.models.janus import Janus, JanusConfig, init_params
 from janus_jax.models.logps import token_logps
 from janus_jax.shapes.vocabulary import train_tokenizer
+from janus_jax.tokens import Tokenizer
 
 
 def make_forward(model: Janus):
@@ -45,7 +46,7 @@ def make_prepare(shares):
         weights = losses.sft_weights([(t.weight, t.group) for _, _, t in targets], shares)
         batches = list(batches)
         for (name, i, t), weight in zip(targets, weights, strict=True):
-            batches[i] = batches[i].replace(**{name: t.replace(weight=weight)})
+            batches[i] = batches[i]._replace(**{name: t._replace(weight=weight)})
         return tuple(batches)
 
     return prepare
@@ -64,7 +65,18 @@ def loss(outputs, batches):
     return total, parts
 
 
-def initial_model(config, mesh):
+def world_tokenizer(workdir) -> Tokenizer:
+    """The embedded world's tokenizer: the one this workdir was started with, so that a resumed run cannot change its ids."""
+    path = workdir / Tokenizer.FILES[0]
+    if not path.is_file():
+        workdir.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".tmp")
+        scratch.write_bytes(train_tokenizer().content)
+        scratch.rename(path)
+    return Tokenizer.from_folder(workdir)
+
+
+def initial_model(config, mesh, workdir):
     """(model, params, processor) that stage 1 starts from.
 
     Sizes: config.preset, with config.model's entries (as in JanusConfig.to_dict) in place of the preset's. Parameters:
@@ -81,7 +93,7 @@ def initial_model(config, mesh):
     model = Janus(cfg)
     params = init_params(model, jax.random.key(config.seed), mesh=mesh)
     params = {**params, "vq": jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), vq_params, params["vq"])}
-    return model, params, loading.processor_of(cfg, train_tokenizer())
+    return model, params, loading.processor_of(cfg, world_tokenizer(workdir))
 
 
 def configured_model(config) -> JanusConfig:
@@ -123,14 +135,12 @@ def main(argv):
                             "change config.buckets")
     with jax.set_mesh(mesh):
         groups = cache.load(config.cache)
-        model, params, processor = initial_model(config, mesh)
+        model, params, processor = initial_model(config, mesh, workdir)
         trainable = trainable_leaves(params, config.frozen)
-        kept = train_step.split(params, trainable)[0]
         decays = train_step.split(sharding.match(optim.DECAY_RULES, params), trainable)[0]
         schedule = optim.warmup_cosine(config.learning_rate, config.final_learning_rate, config.warmup,
                                        config.decay_steps or config.steps)
         tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays)
-        del kept
         abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))

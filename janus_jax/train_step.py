@@ -41,12 +41,12 @@ def init_state(params, tx, trainable) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(split(params, trainable)[0]))
 
 
-def abstract_state(initial: Callable, tx, trainable, mesh) -> TrainState:
-    """The state that `initial()` would make, as ShapeDtypeStructs with shardings: parameters by the rules of
-    sharding.py, optimizer moments like their parameters, everything else replicated."""
+def abstract_state(initial: Callable, tx, trainable, mesh, rules=sharding.PARAM_RULES) -> TrainState:
+    """The state that `initial()` would make, as ShapeDtypeStructs with shardings: parameters by `rules` (see
+    sharding.py), optimizer moments like their parameters, everything else replicated."""
     abstract = jax.eval_shape(initial)
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    of_params = sharding.param_shardings(abstract.params, mesh)
+    of_params = sharding.param_shardings(abstract.params, mesh, rules)
     of_moments = optax.tree_map_params(
         tx,
         lambda _, place: place,

@@ -4,12 +4,16 @@ Loss: contrast-weighted squared reconstruction error, the VQ-VAE codebook and co
 1711.00937; unit-length codes as in ViT-VQGAN, arXiv 2110.04627), and an entropy term that keeps single assignments sharp
 and the use of the codebook even (as in MAGVIT-v2, arXiv 2310.05737).
 
-Two phases: first the same autoencoder without quantisation, then k-means over its latents gives the codebook, and training
-goes on with codes. Started with codes, a small tokenizer gives up colour first and spends its steps on getting it back.
+Three phases. First the same autoencoder without quantisation; then k-means over its latents gives the codebook, and training
+goes on with codes (started with codes, a small tokenizer gives up colour first and spends its steps on getting it
+back). Last, all codes that stand for plain ground are merged into one and the rest learns to live with it: normalisation
+and attention see the whole picture, so a tokenizer likes to hide what it knows in the ground, in a hundred codes that
+a drawing model would have to guess.
 Resumes from the workdir by itself; the finished tokenizer is DIR/model.
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +23,10 @@ from scipy.cluster.vq import kmeans2
 from janus_jax import cli, optim, train_step
 from janus_jax.checkpoint import save_model
 from janus_jax.data import pictures
+from janus_jax.errors import UserError
 from janus_jax.loop import fit
 from janus_jax.models.vq import VQ, VQConfig, unit
-from janus_jax.sharding import make_mesh
+from janus_jax.sharding import make_mesh, match
 from janus_jax.shapes import text, verify
 
 
@@ -87,6 +92,26 @@ def kmeans_codebook(latents, size: int, seed: int):
     return (centres / np.maximum(np.linalg.norm(centres, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
 
 
+def merge_ground(codebook, codes, pictures_u8):
+    """The codebook with the rows of all ground codes equal to the most used one's, and how many there were.
+
+    codes i32[N, I] of pictures u8[N, s, s, 3]. A code is one of the ground if most patches it stands for show nothing
+    but their picture's median colour. The nearest row with the lowest index wins, so only one of equal rows is ever used.
+    """
+    pixels = pictures_u8.astype(np.int32)
+    N, side = pixels.shape[:2]
+    grid = round(codes.shape[1] ** 0.5)
+    median = np.median(pixels.reshape(N, -1, 3), axis=1)[:, None, None]
+    distance = np.abs(pixels - median).sum(-1).reshape(N, grid, side // grid, grid, side // grid)
+    plain = distance.max((2, 4)).reshape(N, -1) < 60
+    used = np.bincount(codes.reshape(-1), minlength=len(codebook))
+    on_ground = np.bincount(codes[plain], minlength=len(codebook))
+    ground = np.flatnonzero((on_ground > 0.5 * used) & (used > 0))
+    merged = np.array(codebook)
+    merged[ground] = merged[ground[np.argmax(on_ground[ground])]]
+    return merged, len(ground)
+
+
 def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1) -> float:
     """Share of right pictures of training and held-out prompts that the verifier still accepts after encode and
     decode: no model that draws with these codes can be expected to do better."""
@@ -105,53 +130,55 @@ def main(argv):
     cfg = VQConfig(**config.vq)
     model = VQ(cfg)
     mesh = make_mesh(jax.device_count(), 1, 1)
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    sample = jax.ShapeDtypeStruct((1, cfg.image_size, cfg.image_size, 3), jnp.float32)
-
-    def initial():
-        params = model.init(jax.random.key(config.seed), jnp.zeros(sample.shape))["params"]
-        return train_step.init_state(params, tx, jax.tree.map(lambda _: True, params))
-
-    def optimizer(peak):
-        schedule = optim.warmup_cosine(peak, config.final_learning_rate, config.warmup, config.steps)
-        return optim.adamw(schedule, weight_decay=config.weight_decay)
-
-    tx = optimizer(config.learning_rate)
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), jax.eval_shape(initial)
-    )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    if config.batch % jax.device_count():
+        raise UserError(f"a batch of {config.batch} does not divide by {jax.device_count()} devices: change --config.batch")
 
     def place(batch):
         return jax.make_array_from_process_local_data(by_row, batch)
 
-    def phase(name, quantised, tx, state, seed):
+    def phase(index, name, params, quantised, frozen=()):
+        """Trains one phase from `params`, or from where it was left: (params, finished)."""
+        settings = SimpleNamespace(
+            steps=config.steps[index], log_every=config.log_every, save_every=config.save_every
+        )
+        schedule = optim.warmup_cosine(config.learning_rates[index], config.final_learning_rate, config.warmup, settings.steps)
+        tx = optim.adamw(schedule, weight_decay=config.weight_decay)
+        trainable = match([*((regex, False) for regex in frozen), (r".*", True)], params)
+        replicate = ((r".*", jax.sharding.PartitionSpec()),)
+        abstract = train_step.abstract_state(
+            lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh, replicate
+        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         step = train_step.make_train_step(
             make_forward(model, quantised),
-            make_loss(quantised, config.commitment, config.entropy, config.temperature),
-            tx,
-            jax.tree.map(lambda _: True, abstract.params),
-            state_shardings=shardings,
-            batch_shardings=by_row,
+            make_loss(quantised, config.commitment, config.entropy[index], config.temperature),
+            tx, trainable, state_shardings=shardings, batch_shardings=by_row,
         )
         shard = (jax.process_index(), jax.process_count())
-        dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, seed, shard)
-        return fit(workdir / name, name, state, step, dataset, place, config, abstract)
+        dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, shard)
+        state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
+        state, finished = fit(workdir / name, name, state, step, dataset, place, settings, abstract)
+        return state.params, finished
 
     with jax.set_mesh(mesh):
-        state, finished = phase("continuous", False, tx, jax.jit(initial, out_shardings=shardings)(), config.seed)
+        sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
+        params = jax.jit(model.init)(jax.random.key(config.seed), sample)["params"]
+        held = next(iter(pictures.batches(config.pictures, cfg.image_size, 512, config.seed + 1)))
+        params, finished = phase(0, "continuous", params, quantised=False)
         if finished:
-            held = pictures.batches(config.pictures, cfg.image_size, 256, config.seed + 1)
-            latents = jax.jit(lambda params, x: unit(model.apply({"params": params}, x, method="encode")))(
-                state.params, next(iter(held))
-            )
-            params = {**state.params, "codebook": kmeans_codebook(np.asarray(latents), cfg.codebook_size, config.seed)}
-            start = jax.jit(lambda p: train_step.init_state(p, tx, jax.tree.map(lambda _: True, p)), out_shardings=shardings)
-            state, finished = phase("codes", True, optimizer(config.codes_learning_rate), start(params), config.seed + 2)
+            latents = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")))(params, held[:256])
+            params = {**params, "codebook": kmeans_codebook(np.asarray(latents), cfg.codebook_size, config.seed)}
+            params, finished = phase(1, "codes", params, quantised=True)
         if finished:
-            save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, state.params, {})
-            print(f"verifier accepts {verifier_cap(model, state.params, cfg.image_size):.4f} of reconstructed right pictures")
+            codes = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode_codes"))(params, held)
+            as_drawn = np.round((held + 1) * 127.5).astype(np.uint8)
+            codebook, merged = merge_ground(np.asarray(params["codebook"]), np.asarray(codes), as_drawn)
+            print(f"merged {merged} codes of plain ground into one")
+            params, finished = phase(2, "merged", {**params, "codebook": codebook}, quantised=True, frozen=("codebook",))
+        if finished:
+            save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, params, {})
+            print(f"verifier accepts {verifier_cap(model, params, cfg.image_size):.4f} of reconstructed right pictures")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def params(seed=0):
 
     def draw(path, leaf):
         x = rng.standard_normal(leaf.shape) * 0.3
+        if path[0].key == "gen_head":
+            x *= 0.5  # guidance magnifies: no picture shall be a foregone conclusion
         if path[-1].key == "lm_head":
             x[:, EOS] *= 5  # reasons that end, and reasons that do not
         return jnp.asarray(1 + x if path[-1].key == "scale" else x, leaf.dtype)
@@ -249,12 +251,12 @@ def test_text_log_probabilities_by_hand():
     p = np.exp(expected[0])
     close(got["text_entropy"][0, 0], -p * np.log(p) - (1 - p) * np.log(1 - p))
     # unrestricted: the whole vocabulary
-    free = score(params(), batch.replace(text=batch.text.replace(verdict=None)))["text"][0]
+    free = score(params(), batch._replace(text=batch.text._replace(verdict=None)))["text"][0]
     row = logits[n + 1]
     close(free[0], row[12] - np.log(np.exp(row).sum()))
     close(free[1:3], expected[1:3])
     # the pictures' order matters
-    swapped = score(params(), batch.replace(pixels=batch.pixels[:, ::-1]))["text"]
+    swapped = score(params(), batch._replace(pixels=batch.pixels[:, ::-1]))["text"]
     assert np.abs(swapped - got["text"]).max() > 1e-2
 
 
@@ -288,7 +290,7 @@ def test_guided_code_log_probabilities_are_those_of_two_separate_runs():
     top = np.sort(logits)[:, -4:] / 2
     close(truncated[kept], (logits[np.arange(2 * I), target] / 2 - np.log(np.exp(top).sum(-1)))[kept], 1e-4)
     # without an unconditional row: plain log-softmax of the conditional one
-    plain = score(params(), batch.replace(uncond_ids=None))["codes"][0]
+    plain = score(params(), batch._replace(uncond_ids=None))["codes"][0]
     logits = np.asarray(cond)[places]
     close(plain, logits[np.arange(2 * I), target] - np.log(np.exp(logits).sum(-1)))
 
@@ -302,7 +304,7 @@ def test_left_padding_changes_nothing_whatever_lies_under_it():
     junk = wide.ids.copy(), wide.uncond_ids.copy()
     for ids in junk:
         ids[:, :9] = np.arange(200, 209)
-    close(score(params(), wide.replace(ids=junk[0], uncond_ids=junk[1]))["codes"], score(params(), wide)["codes"], 1e-6)
+    close(score(params(), wide._replace(ids=junk[0], uncond_ids=junk[1]))["codes"], score(params(), wide)["codes"], 1e-6)
     # the same for the judge
     tight = collate([judge()], len(judge()), 3, text_targets=7, pictures=2, extras=("verdict",))
     wide = collate([judge()], len(judge()) + 9, 3, text_targets=9, pictures=2, extras=("verdict",))
@@ -319,7 +321,7 @@ def test_guidance_pads_are_attended_and_padding_is_not():
     assert 3 not in row.ids and 3 in row.uncond
     assert np.abs(np.asarray(score(other, batch)["codes"]) - before).max() > 1e-2
     # where nothing is guided, PAD is under the padding alone: its embedding does not matter
-    plain = batch.replace(uncond_ids=None)
+    plain = batch._replace(uncond_ids=None)
     close(score(other, plain)["codes"], score(params(), plain)["codes"], 1e-6)
     # a prompt that was dropped in training is the unconditional row, and its PADs are attended, too
     dropped = painter(text=tokens.unconditional(list(prompt()), 3))

@@ -144,12 +144,15 @@ def test_truncation_of_what_is_truncated_already():
         np.testing.assert_array_equal(kept, [[top_k != 1, False, True, False], [False, False, True, False]])
 
 
-def test_the_verdict_is_yes_or_no_and_not_truncated():
+def test_the_verdict_is_yes_or_no():
     logits = logs(0.5, 0.1, 0.3, 0.06, 0.04)
     both = jnp.stack([logits, logits])
-    sampling = Sampling(text_top_k=1)
-    logps = probs(text_logps(both, sampling, jnp.array([True, False]), (3, 4)))
-    close(logps, [[0, 0, 0, 0.6, 0.4], [1, 0, 0, 0, 0]])
+    verdict = jnp.array([True, False])
+    close(probs(text_logps(both, Sampling(), verdict, (3, 4))), [[0, 0, 0, 0.6, 0.4], [0.5, 0.1, 0.3, 0.06, 0.04]])
+    # truncation acts among the two: were it first, the most likely words would have taken both out
+    close(probs(text_logps(both, Sampling(text_top_k=2), verdict, (3, 4))), [[0, 0, 0, 0.6, 0.4], [5 / 8, 0, 3 / 8, 0, 0]])
+    close(probs(text_logps(both, Sampling(text_top_k=1), verdict, (3, 4))), [[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]])
+    close(probs(text_logps(both, Sampling(text_top_p=0.55), verdict, (3, 4))), [[0, 0, 0, 1, 0], [5 / 8, 0, 3 / 8, 0, 0]])
     # temperature applies to the verdict, too: 0.6, 0.4 squared
     logps = probs(text_logps(both, Sampling(temperature=0.5), jnp.array([True, True]), (4, 3)))
     close(logps[0], [0, 0, 0, 0.36 / 0.52, 0.16 / 0.52])

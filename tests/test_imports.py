@@ -84,11 +84,9 @@ def reach(name, seen=None):
 
 
 WORKERS = [name for name in SOURCES if name.split(".")[0] in ("data", "shapes")]
-# strict: the mark has to go with the reason
-LATER = {"data.sft": pytest.mark.xfail(reason="takes DRAW, VERDICT, REASON, REDRAW from losses: they belong in batch")}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=LATER.get(name, ())) for name in WORKERS])
+@pytest.mark.parametrize("name", WORKERS)
 def test_workers_never_import_jax(name):
     for module in reach(name):
         assert not imports(module)[1] & {"jax", "jaxlib", "flax", "optax"}, f"{name} reaches jax through {module}"

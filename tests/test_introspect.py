@@ -49,11 +49,15 @@ def same(got, expected, rounds=None):
         for x, y in zip(a.rounds[:rounds], b.rounds[:rounds], strict=True):
             np.testing.assert_array_equal(x.codes, y.codes)
             np.testing.assert_array_equal(x.reason_ids, y.reason_ids)
-            np.testing.assert_array_equal(x.image, y.image)
             assert x.verdict == y.verdict and x.reason == y.reason
-            assert x.p_yes == pytest.approx(y.p_yes, abs=1e-4)
             np.testing.assert_allclose(x.code_logps, y.code_logps, atol=2e-4)
-            np.testing.assert_allclose(x.reason_logps, y.reason_logps, atol=2e-4)
+            # Another batch size is another program: a pixel at the edge of a grey level may be truncated to the other
+            # side of it, and the judge then sees another picture.
+            levels = np.abs(np.asarray(x.image, int) - np.asarray(y.image, int))
+            assert levels.max() <= 1 and (levels > 0).sum() <= 2
+            atol = 5e-3 if levels.any() else 2e-4
+            assert x.p_yes == pytest.approx(y.p_yes, abs=atol)
+            np.testing.assert_allclose(x.reason_logps, y.reason_logps, atol=atol)
 
 
 def test_fields():

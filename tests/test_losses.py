@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from janus_jax import losses
-from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT
+from janus_jax.batch import DESCRIBE, DRAW, GROUPS, REASON, REDRAW, VERDICT
 
 
 def f32(x):
@@ -25,10 +25,10 @@ def close(a, b, atol=1e-6):
 
 
 def test_shares():
-    close(losses.sft_shares(10, 10, 15), [10 / 35, 8 / 35, 2 / 35, 15 / 35])
-    close(losses.sft_shares(0.2, 0.3, 0.5, verdict_share=0.5), [0.2, 0.15, 0.15, 0.5])
-    assert losses.GROUPS == ("draw", "verdict", "reason", "redraw")
-    assert (DRAW, VERDICT, REASON, REDRAW) == (0, 1, 2, 3)
+    close(losses.sft_shares(10, 10, 15), [10 / 35, 8 / 35, 2 / 35, 15 / 35, 0])
+    close(losses.sft_shares(0.2, 0.3, 0.3, 0.2, verdict_share=0.5), [0.2, 0.15, 0.15, 0.3, 0.2])
+    assert GROUPS == ("draw", "verdict", "reason", "redraw", "describe")
+    assert (DRAW, VERDICT, REASON, REDRAW, DESCRIBE) == (0, 1, 2, 3, 4)
 
 
 def test_verdict_and_reason_are_split_0_8_to_0_2():

@@ -12,12 +12,11 @@ import optax
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_batch import EOS, I, MODEL, NO, PAD, SEES, YES, codes, params, picture, processor
+from test_batch import EOS, MODEL, NO, PAD, SEES, YES, I, codes, params, picture, processor
 
 from janus_jax import losses, sharding, tokens
-from janus_jax.batch import Row, collate
+from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT, Row, collate
 from janus_jax.density import Sampling
-from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT
 from janus_jax.models.logps import token_logps
 from janus_jax.train_sft import trainable_leaves
 from janus_jax.train_step import abstract_state, init_state, make_train_step, merge, split
@@ -66,7 +65,7 @@ def sft_prepare(batch):
     weights = losses.sft_weights(
         [(t.weight, t.group) for t in (batch.text, batch.codes)], losses.sft_shares(10, 10, 15)
     )
-    return batch.replace(text=batch.text.replace(weight=weights[0]), codes=batch.codes.replace(weight=weights[1]))
+    return batch._replace(text=batch.text._replace(weight=weights[0]), codes=batch.codes._replace(weight=weights[1]))
 
 
 def sft_loss(outputs, batch):
@@ -153,8 +152,8 @@ def test_frozen_leaves_are_bit_identical_and_cost_the_optimizer_nothing():
     sizes = [leaf.size for leaf in jax.tree.leaves(momentum)]
     assert sum(sizes) == sum(leaf.size for leaf in jax.tree.leaves(split(params(), trainable())[0]))
     # and the others moved, all of them
-    moved = jax.tree.map(lambda a, b: (np.asarray(a) != np.asarray(b)).any(), *(split(t, trainable())[0] for t in (after, params())))
-    assert all(jax.tree.leaves(moved))
+    for a, b in zip(*(jax.tree.leaves(split(tree, trainable())[0]) for tree in (after, params())), strict=True):
+        assert (np.asarray(a) != np.asarray(b)).any()
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf])
@@ -166,8 +165,8 @@ def test_a_non_finite_gradient_leaves_everything_as_it_was(garbage):
     after, metrics = sft_step()(before, batch)
     assert metrics["skipped"] == 1 and not np.isfinite(metrics["loss"])
     assert int(after.step) == 2
-    for a, b in zip(jax.tree.leaves((after.params, after.opt_state)), jax.tree.leaves((kept.params, kept.opt_state)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for new, old in ((after.params, kept.params), (after.opt_state, kept.opt_state)):
+        jax.tree.map(np.testing.assert_array_equal, new, old)
     # the next good batch goes on
     again, metrics = sft_step()(after, sft_batch())
     assert metrics["skipped"] == 0 and np.isfinite(metrics["loss"]) and int(again.step) == 3
@@ -238,7 +237,7 @@ def pg_batch(advantage):
     batch = draw_batch(("advantage", "old_logps", "ref_logps"))
     logps = draw_logps()
     advantage = np.broadcast_to(advantage, logps.shape).astype(np.float32)
-    return batch.replace(codes=batch.codes.replace(advantage=advantage, old_logps=logps, ref_logps=logps))
+    return batch._replace(codes=batch.codes._replace(advantage=advantage, old_logps=logps, ref_logps=logps))
 
 
 def gradient(step, batch):
@@ -250,7 +249,7 @@ def gradient(step, batch):
 def of_codes(weigh):
     def prepare(batch):
         (weight,) = weigh([(batch.codes.weight, batch.codes.group)])
-        return batch.replace(codes=batch.codes.replace(weight=weight))
+        return batch._replace(codes=batch.codes._replace(weight=weight))
 
     return prepare
 
@@ -287,7 +286,7 @@ def test_on_policy_with_advantage_one_is_supervised_learning():
     expected, _ = sft_draw_gradient()
     got, metrics = gradient(pg_step(), (pg_batch(1.0), jnp.float32(0.0)))
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-    assert scale > 0.1
+    assert scale > 0.01
     close(got, expected, 1e-5 * scale)
     assert metrics["ratio"] == pytest.approx(1.0, abs=1e-5) and metrics["clip_fraction"] == 0
     assert metrics["loss"] == pytest.approx(-1.0, abs=1e-5)
@@ -304,7 +303,7 @@ def test_the_kl_gradient_at_the_reference_is_zero():
     assert metrics["grad_norm"] < 1e-4 * sft_draw_gradient()[1]["grad_norm"]
     # away from it there is one
     batch = pg_batch(0.0)
-    batch = batch.replace(codes=batch.codes.replace(ref_logps=batch.codes.ref_logps - 0.5))
+    batch = batch._replace(codes=batch.codes._replace(ref_logps=batch.codes.ref_logps - 0.5))
     got, metrics = gradient(pg_step(), (batch, jnp.float32(1.0)))
     assert metrics["kl"] == pytest.approx(np.exp(-0.5) - 0.5, abs=1e-4)
     assert metrics["grad_norm"] > 0.1 * sft_draw_gradient()[1]["grad_norm"]
