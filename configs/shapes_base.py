@@ -1,5 +1,5 @@
-"""The base model of the embedded world: draw, judge and describe from nothing, in short sequences. It stands in for the pretrained
-Janus-Pro that the recipe starts from.
+"""The base model of the embedded world: draw, judge and describe from nothing, in short sequences. It stands in for
+the pretrained Janus-Pro that the recipe starts from.
 
     python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
     python -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
@@ -12,7 +12,8 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.preset = "shapes"
-    # entries that replace the preset's; four layers laid out one after another are a seventh faster on a CPU than the loop
+    # entries that replace the preset's; four layers laid out one after another are a seventh faster on a CPU than
+    # the loop
     config.model = ConfigDict({"scan": False})
     config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"
@@ -25,7 +26,7 @@ def get_config():
     config.shares = (4, 4, 0, 2)  # draw, judge, redraw, describe
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
-    config.steps = 2400
+    config.steps = 1600
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.learning_rate = 2e-3
     config.final_learning_rate = 2e-4

@@ -1,6 +1,6 @@
 """Stage 2 on the embedded world: two rounds, the released per-segment credit.
 
-    python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
+python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
 """
 
 from ml_collections import ConfigDict

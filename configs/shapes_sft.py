@@ -1,6 +1,6 @@
 """Stage 1 on the embedded world: the three tasks in one mixture, from the base model.
 
-    python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
+python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
 """
 
 from importlib import util
@@ -23,7 +23,7 @@ def get_config():
     )
     config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
     config.verdict_share = 0.8
-    config.steps = 900
+    config.steps = 500
     config.decay_steps = 0
     config.learning_rate = 8e-4
     config.final_learning_rate = 2e-5

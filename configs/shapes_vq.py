@@ -11,8 +11,17 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.vq = dict(image_size=48, channels=8, channel_multipliers=(1, 2, 4, 4), res_blocks=1, z_channels=32,
-                     codebook_size=256, code_dim=8, groups=2, attention=True)
+    config.vq = dict(
+        image_size=48,
+        channels=8,
+        channel_multipliers=(1, 2, 4, 4),
+        res_blocks=1,
+        z_channels=32,
+        codebook_size=256,
+        code_dim=8,
+        groups=2,
+        attention=True,
+    )
     config.pictures = 50_000  # size of the (drawn on demand) training set
     config.batch = 16
     config.steps = (1200, 1200, 800)  # of the three phases: without quantisation, with codes, with one ground code

@@ -1,4 +1,5 @@
-"""janus_jax: Janus-Pro-R1 in JAX and Flax. One model draws a picture, looks at it, says what is wrong, draws it again."""
+"""janus_jax: Janus-Pro-R1 in JAX and Flax. One model draws a picture, looks at it, says what is wrong, draws it
+again."""
 
 import importlib
 

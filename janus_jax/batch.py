@@ -1,7 +1,7 @@
 """The one batch type of both stages: mixed sequences of text, codes and seen pictures, and what is to be predicted.
 
-Rows are assembled in numpy from `Row`s and padded on the left by `collate`. Named tuples are pytrees without asking jax,
-which data workers do not import.
+Rows are assembled in numpy from `Row`s and padded on the left by `collate`. Named tuples are pytrees without asking
+jax, which data workers do not import.
 """
 
 from typing import NamedTuple
@@ -100,8 +100,16 @@ class Row:
 EXTRAS = {"advantage": np.float32, "old_logps": np.float32, "ref_logps": np.float32, "verdict": bool}
 
 
-def collate(rows, length: int, pad: int, text_targets: int = 0, code_targets: int = 0, pictures: int = 0, extras=(),
-            guided: bool = False) -> Batch:
+def collate(
+    rows,
+    length: int,
+    pad: int,
+    text_targets: int = 0,
+    code_targets: int = 0,
+    pictures: int = 0,
+    extras=(),
+    guided: bool = False,
+) -> Batch:
     """Left-pads rows to `length`; the numbers of targets and pictures per row are fixed, so that shapes are.
 
     extras: names of the stage-2 fields to carry. Raises ValueError where a row does not fit.
@@ -114,8 +122,9 @@ def collate(rows, length: int, pad: int, text_targets: int = 0, code_targets: in
     for i, row in enumerate(rows):
         start = length - len(row)
         if start < 0 or len(row.pictures) > pictures:
-            raise ValueError(f"a row of {len(row)} positions and {len(row.pictures)} pictures does not fit "
-                             f"{length} and {pictures}")
+            raise ValueError(
+                f"a row of {len(row)} positions and {len(row.pictures)} pictures does not fit {length} and {pictures}"
+            )
         ids[i, start:], kind[i, start:], uncond[i, start:], mask[i, start:] = row.ids, row.kind, row.uncond, True
     pixels = None
     if pictures:
@@ -125,7 +134,10 @@ def collate(rows, length: int, pad: int, text_targets: int = 0, code_targets: in
             for p, picture in enumerate(row.pictures):
                 pixels[i, p] = picture
     return Batch(
-        ids=ids, kind=kind, mask=mask, pixels=pixels,
+        ids=ids,
+        kind=kind,
+        mask=mask,
+        pixels=pixels,
         text=_targets(rows, TEXT, length, text_targets, extras),
         codes=_targets(rows, CODE, length, code_targets, extras),
         uncond_ids=uncond if guided else None,

@@ -57,8 +57,12 @@ def label(rng, prompts, codes, pixels) -> cache.Groups:
         start.append(len(kept))
     rows, columns = np.array(kept, np.int64).reshape(-1, 2).T
     return cache.Groups(
-        prompts=np.array(prompts), start=np.array(start), codes=codes[rows, columns].astype(np.int32),
-        pixels=pixels[rows, columns], score=np.array(scores, np.float32), reasons=np.array(reasons),
+        prompts=np.array(prompts),
+        start=np.array(start),
+        codes=codes[rows, columns].astype(np.int32),
+        pixels=pixels[rows, columns],
+        score=np.array(scores, np.float32),
+        reasons=np.array(reasons),
         captions=np.array(captions),
     )
 
@@ -80,7 +84,9 @@ def build(model, params, source, seed: int = 0, chunk: int = 64):
         examples = [source[i] for i in range(begin, min(begin + chunk, len(source)))]
         pictures = np.stack([example["pictures"]["image"] for example in examples])  # [P, K, h, w, 3]
         P, K = pictures.shape[:2]
-        codes = np.asarray(encode(pictures.reshape(P * K, *pictures.shape[2:]) / np.float32(127.5) - 1)).reshape(P, K, -1)
+        codes = np.asarray(encode(pictures.reshape(P * K, *pictures.shape[2:]) / np.float32(127.5) - 1)).reshape(
+            P, K, -1
+        )
         mixed = np.stack([[mix_codes(rng, group) for _ in range(MIXED)] for group in codes])
         codes = np.concatenate([codes, mixed], axis=1)
         pixels = images.to_uint8(decode(codes.reshape(-1, codes.shape[-1])))

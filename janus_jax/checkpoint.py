@@ -51,7 +51,9 @@ def verify(folder, names=None) -> None:
     try:
         digests = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} has no readable {MANIFEST}: it was not finished or is damaged; use another one") from error
+        raise UserError(
+            f"{folder} has no readable {MANIFEST}: it was not finished or is damaged; use another one"
+        ) from error
     if not isinstance(digests, dict):
         raise UserError(f"{folder / MANIFEST} is damaged (it is no object): copy it again or use another one")
     for name in digests if names is None else names:
@@ -185,7 +187,7 @@ class Checkpoints:
         except (KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{self.folder.parent} holds a training of another model or optimizer ({reason}): choose another --workdir"
+                f"{self.folder.parent} holds a training of other sizes ({reason}): choose another --workdir"
             ) from error
 
     def discard_unsealed(self) -> None:

@@ -2,8 +2,8 @@
 
     python -m janus_jax.compare --baseline runs/eval_sft.json runs/eval_rl0.json runs/eval_rl1.json runs/eval_rl2.json
 
-All files must come from the same prompts and samples. Errors within a run are clustered by prompt; across runs (seeds) they
-are the standard error of the runs' means.
+All files must come from the same prompts and samples. Errors within a run are clustered by prompt; across runs
+(seeds) they are the standard error of the runs' means.
 """
 
 import argparse
@@ -15,8 +15,13 @@ import numpy as np
 from janus_jax import cli, scores
 from janus_jax.errors import UserError
 
-RATES = (("repair_rate", "repair rate"), ("spoil_rate", "spoil rate"), ("judge_agreement", "agreement, all judged pictures"),
-         ("judge_agreement_balanced", "agreement, balanced"), ("rounds_used", "pictures drawn per prompt"))
+RATES = (
+    ("repair_rate", "repair rate"),
+    ("spoil_rate", "spoil rate"),
+    ("judge_agreement", "agreement, all judged pictures"),
+    ("judge_agreement_balanced", "agreement, balanced"),
+    ("rounds_used", "pictures drawn per prompt"),
+)
 
 
 def read(path):
@@ -30,11 +35,14 @@ def read(path):
             outcomes[t["prompt"], t["sample"]] = (float(t["right"][0]), float(t["right"][t["final"]]))
         return report, outcomes
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not an evaluation with its .trajectories.jsonl: make it with janus_jax.evaluate") from error
+        raise UserError(
+            f"{path} is not an evaluation with its .trajectories.jsonl: make it with janus_jax.evaluate"
+        ) from error
 
 
 def paired(a, b, stage: int):
-    """(mean, standard error) of b - a at a stage (0 first, 1 final), paired by prompt and sample, clustered by prompt."""
+    """(mean, standard error) of b - a at a stage (0 first, 1 final), paired by prompt and sample, clustered by
+    prompt."""
     if a.keys() != b.keys():
         raise UserError("the evaluations are of different prompts or samples: evaluate both with the same flags")
     keys = sorted(a)
@@ -74,7 +82,11 @@ def tables(baseline, runs) -> str:
     for key, title in RATES:
         cells = [f"{report[key]:.3f} ± {errors[key]:.3f}", across([r[key] for r in reports])]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    lines += ["", "| paired difference | first picture | after introspection | introspection's gain |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| paired difference | first picture | after introspection | introspection's gain |",
+        "|---|---|---|---|",
+    ]
     for i, (r, result) in enumerate(runs):
         cells = [paired(outcomes, result, stage) for stage in (0, 1)] + [(r["gain"], r["stderr"]["gain"])]
         text = " | ".join(f"{value:+.3f} ± {error:.3f}" for value, error in cells)

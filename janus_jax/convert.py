@@ -1,6 +1,6 @@
 """Copies a checkpoint, in another dtype where asked:
 
-    python -m janus_jax.convert --src runs/sft --dst janus_jax/assets/shapes-sft --to own --dtype bfloat16
+python -m janus_jax.convert --src runs/sft --dst janus_jax/assets/shapes-sft --to own --dtype bfloat16
 """
 
 import argparse
@@ -19,7 +19,9 @@ def main(argv):
     parser.add_argument("--src", required=True, help="a model folder, a finished workdir or a shipped name")
     parser.add_argument("--dst", required=True, type=Path)
     parser.add_argument("--to", choices=("own",), default="own")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the stored parameters (default: as they are)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of the stored parameters (default: as they are)"
+    )
     args = parser.parse_args(argv)
     source = loading.find(args.src)
     if args.dst.exists() and args.dst.resolve() == source.resolve():

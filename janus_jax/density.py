@@ -57,7 +57,8 @@ def truncate(logits, top_k: int | None = None, top_p: float | None = None):
         probs = jax.nn.softmax(ordered, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
         kept = jnp.sum(before < top_p, axis=-1, keepdims=True, dtype=jnp.int32)
-        last, first = (jnp.take_along_axis(ordered, n, axis=-1) for n in (kept - 1, jnp.minimum(kept, logits.shape[-1] - 1)))
+        next_one = jnp.minimum(kept, logits.shape[-1] - 1)
+        last, first = (jnp.take_along_axis(ordered, n, axis=-1) for n in (kept - 1, next_one))
         logits = _at_least(logits, last, first)
     return logits
 
@@ -65,8 +66,8 @@ def truncate(logits, top_k: int | None = None, top_p: float | None = None):
 def _at_least(logits, last, first):
     """The logits down to `last`, the least that is kept; `first` f32[..., 1] is the greatest that is not.
 
-    The cut lies between the two and not at `last`: a compiler may compute guided logits once to sort them and once more,
-    rounded differently, to compare them, and the token at the edge would be lost. Closer than 1e-5 is a tie.
+    The cut lies between the two and not at `last`: a compiler may compute guided logits once to sort them and once
+    more, rounded differently, to compare them, and the token at the edge would be lost. Closer than 1e-5 is a tie.
     """
     slack = jnp.where(jnp.isfinite(first), jnp.maximum((last - first) / 2, 1e-5), 1.0)
     return jnp.where(logits >= last - slack, logits, -jnp.inf)
@@ -81,7 +82,8 @@ def code_logps(cond, uncond, sampling: Sampling):
 def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
     """Log-probabilities f32[..., V] that words are sampled with.
 
-    verdict bool[...]: where True only the two ids `yes_no` are possible, and truncation acts among them; None = nowhere.
+    verdict bool[...]: where True only the two ids `yes_no` are possible, and truncation acts among them; None =
+    nowhere.
     """
     logits = logits / sampling.temperature
     if verdict is not None:
@@ -93,4 +95,6 @@ def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int]
 
 def entropy(logps):
     """Entropy in nats of log-probabilities [..., V], -inf allowed: f32[...]."""
-    return -jnp.sum(jnp.where(jnp.isfinite(logps), jnp.exp(logps) * jnp.where(jnp.isfinite(logps), logps, 0.0), 0.0), -1)
+    return -jnp.sum(
+        jnp.where(jnp.isfinite(logps), jnp.exp(logps) * jnp.where(jnp.isfinite(logps), logps, 0.0), 0.0), -1
+    )

@@ -3,8 +3,8 @@
     python -m janus_jax.evaluate --checkpoint shapes-rl --suite shapes --rounds 3 --samples 4 --out eval.json
 
 Accuracy before and after introspection, per category, with standard errors clustered by prompt; repair and spoil rate;
-agreement of the model's verdicts with the verifier. The per-trajectory outcomes go to OUT with the suffix .trajectories.jsonl,
-so that two evaluations can be compared pairwise (--compare).
+agreement of the model's verdicts with the verifier. The per-trajectory outcomes go to OUT with the suffix
+.trajectories.jsonl, so that two evaluations can be compared pairwise (--compare).
 """
 
 import argparse
@@ -34,8 +34,9 @@ def judge_truth(trajectories):
 
 def evaluate(model, params, processor, prompts, samples, rounds, sampling, seed, batch, progress=None):
     """Draws and scores. Returns (figures, outcomes): see scores.rates; outcomes are JSON-able, one per trajectory."""
-    trajectories = introspect(model, params, processor, prompts, samples, rounds, sampling, seed, batch=batch,
-                              progress=progress)
+    trajectories = introspect(
+        model, params, processor, prompts, samples, rounds, sampling, seed, batch=batch, progress=progress
+    )
     right = judge_truth(trajectories)
     categories = [text.parse(t.prompt).category for t in trajectories]
     verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
@@ -54,8 +55,14 @@ def report(figures, **facts) -> dict:
     def number(value):
         return None if math.isnan(value) else round(value, 5)
 
-    names = {"repair_rate": "repair", "spoil_rate": "spoil", "judge_agreement": "agreement",
-             "judge_agreement_balanced": "agreement_balanced", "gain": "gain", "rounds_used": "rounds"}
+    names = {
+        "repair_rate": "repair",
+        "spoil_rate": "spoil",
+        "judge_agreement": "agreement",
+        "judge_agreement_balanced": "agreement_balanced",
+        "gain": "gain",
+        "rounds_used": "rounds",
+    }
     overall = {name: number(figures[name][0]) for name in ("first", "final")}
     errors = {name: number(figures[name][1]) for name in ("first", "final")}
     return {
@@ -103,19 +110,30 @@ def main(argv):
     model, params, processor = loading.load(args.checkpoint)
     began = time.time()
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="evaluating") as bar:
-        figures, outcomes = evaluate(model, params, processor, prompts, args.samples, args.rounds, sampling, args.seed,
-                                     args.batch, bar.update)
-    result = report(figures, suite=args.suite, checkpoint=str(args.checkpoint), rounds=args.rounds,
-                    samples=args.samples, n=len(outcomes), seconds=round(time.time() - began, 1), seed=args.seed,
-                    cfg=args.cfg)
+        figures, outcomes = evaluate(
+            model, params, processor, prompts, args.samples, args.rounds, sampling, args.seed, args.batch, bar.update
+        )
+    result = report(
+        figures,
+        suite=args.suite,
+        checkpoint=str(args.checkpoint),
+        rounds=args.rounds,
+        samples=args.samples,
+        n=len(outcomes),
+        seconds=round(time.time() - began, 1),
+        seed=args.seed,
+        cfg=args.cfg,
+    )
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     lines = "".join(json.dumps(outcome) + "\n" for outcome in outcomes)
     args.out.with_suffix(".trajectories.jsonl").write_text(lines)
     overall, errors = result["overall"], result["stderr"]
-    print(f"first {overall['first']:.3f} ± {errors['first']:.3f}   "
-          f"after introspection {overall['final']:.3f} ± {errors['final']:.3f}   "
-          f"repair {result['repair_rate']}   spoil {result['spoil_rate']}   "
-          f"agreement {result['judge_agreement']:.3f} (balanced {result['judge_agreement_balanced']})")
+    print(
+        f"first {overall['first']:.3f} ± {errors['first']:.3f}   "
+        f"after introspection {overall['final']:.3f} ± {errors['final']:.3f}   "
+        f"repair {result['repair_rate']}   spoil {result['spoil_rate']}   "
+        f"agreement {result['judge_agreement']:.3f} (balanced {result['judge_agreement_balanced']})"
+    )
 
 
 if __name__ == "__main__":

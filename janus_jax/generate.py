@@ -36,8 +36,15 @@ def add_sampling_flags(parser) -> None:
 def sampling_of(args) -> Sampling:
     """The Sampling that the flags describe. Raises UserError for values out of range."""
     try:
-        return Sampling(args.cfg, args.temperature, args.image_top_k, args.image_top_p, args.text_top_k,
-                        args.text_top_p, args.max_reason_tokens)
+        return Sampling(
+            args.cfg,
+            args.temperature,
+            args.image_top_k,
+            args.image_top_p,
+            args.text_top_k,
+            args.text_top_p,
+            args.max_reason_tokens,
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -104,8 +111,19 @@ def main(argv):
     sampling, prompts = sampling_of(args), read_prompts(args)
     model, params, processor = loading.load(args.checkpoint)
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
-        trajectories = introspect(model, params, processor, prompts, args.samples, args.rounds, sampling, args.seed,
-                                  args.context, args.batch, progress=bar.update)
+        trajectories = introspect(
+            model,
+            params,
+            processor,
+            prompts,
+            args.samples,
+            args.rounds,
+            sampling,
+            args.seed,
+            args.context,
+            args.batch,
+            progress=bar.update,
+        )
     write(args.out, trajectories, args.seed, f"{args.checkpoint}: draw, look, draw again")
     print(args.out / "storyboard.png")
 

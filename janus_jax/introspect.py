@@ -16,6 +16,9 @@ from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 
 
+DEFAULT_SAMPLING = Sampling()
+
+
 @dataclasses.dataclass(frozen=True)
 class Round:
     """One picture and what the model said of it.
@@ -57,7 +60,7 @@ def introspect(
     prompts,
     samples: int = 4,
     rounds: int = 3,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = DEFAULT_SAMPLING,
     seed: int = 0,
     context: str = "codes",
     batch: int = 64,
@@ -69,10 +72,12 @@ def introspect(
 
     context: what the painter's next round sees of a picture: "codes" (the sampled ones, their keys and values kept) or
     "reencode" (those of the decoded, 8-bit picture). batch: rows per chunk; it changes the speed, not the pictures (in
-    f32 on a CPU; elsewhere up to rounding). always: draw again even after a Yes. released: do all that the released code
-    does otherwise, for checking against it: pictures are re-encoded and drawn again whatever the verdict, positions count
-    every slot, left padding is attended in the judge's and the redrawing contexts, and a reason's own EOS is masked; a
-    row then depends on the rows beside it. progress: called with the number of finished trajectories after each chunk.
+    f32 on a CPU; elsewhere up to rounding). always: draw again even after a Yes. released: do all that the released
+    code does otherwise, for checking against it: pictures are re-encoded and drawn again whatever the verdict,
+    positions count every slot, left padding is attended in the judge's and the redrawing contexts, and a reason's
+    own EOS is masked; a row then depends on the rows beside it. progress: called with the number of finished
+    trajectories after each chunk.
+
     Returns trajectories in the order of prompts, then samples. Raises UserError for an empty or overlong prompt.
     """
     if context not in ("codes", "reencode"):
@@ -86,7 +91,13 @@ def introspect(
     batch = len(work) if released else min(batch, _bucket(len(work), 4))
     longest = max(len(row) for row in ids)
     run = _Run(
-        model, params, processor, rounds, sampling, seed, batch,
+        model,
+        params,
+        processor,
+        rounds,
+        sampling,
+        seed,
+        batch,
         # in the released layout padding is attended, so there must be no more of it than there was
         length=longest if released else _bucket(longest, 8),
         reencode=released or context == "reencode",
@@ -154,7 +165,8 @@ def _bucket(size, step):
 
 
 def _padded(indices, batch):
-    """Indices padded to a quarter, half or whole of the batch by repeating the first, so that few shapes are compiled."""
+    """Indices padded to a quarter, half or whole of the batch by repeating the first, so that few shapes are
+    compiled."""
     size = next(s for s in (max(batch // 4, 1), max(batch // 2, 1), batch) if s >= len(indices))
     return np.concatenate([indices, np.full(size - len(indices), indices[0])]).astype(np.int32)
 
@@ -178,8 +190,17 @@ def _fill(run: _Run, rows) -> None:
         judge, _ = sample.extend_seen(model, params, judge, seen, **slot)
         judge, hidden = sample.extend_text(model, params, judge, *_repeat(run.think, len(alive)), **slot)
         judge, words, word_logps, p_yes = sample.speak(
-            model, params, judge, hidden, run.keys(rows, alive, 2 * turn + 1), run.sampling, special.yes, special.no,
-            special.eos, special.pad, **slot,
+            model,
+            params,
+            judge,
+            hidden,
+            run.keys(rows, alive, 2 * turn + 1),
+            run.sampling,
+            special.yes,
+            special.no,
+            special.eos,
+            special.pad,
+            **slot,
         )
         codes, code_logps, words, word_logps, p_yes = map(np.asarray, (codes, code_logps, words, word_logps, p_yes))
         context_codes = codes
@@ -188,11 +209,19 @@ def _fill(run: _Run, rows) -> None:
             context_codes = np.asarray(sample.encode_codes(model, params, redrawn))
         for place in range(live):
             count = _spoken(words[place], special.eos)
-            rows[alive[place]].rounds.append(Round(
-                codes[place], pictures[place], bool(words[place, 0] == special.yes), float(p_yes[place]),
-                run.processor.decode(words[place, :count]), words[place, :count], code_logps[place],
-                word_logps[place, :count], context_codes[place],
-            ))
+            rows[alive[place]].rounds.append(
+                Round(
+                    codes[place],
+                    pictures[place],
+                    bool(words[place, 0] == special.yes),
+                    float(p_yes[place]),
+                    run.processor.decode(words[place, :count]),
+                    words[place, :count],
+                    code_logps[place],
+                    word_logps[place, :count],
+                    context_codes[place],
+                )
+            )
         keep = [place for place in range(live) if run.always or words[place, 0] == special.no]
         if not keep or turn + 1 == run.rounds:
             break

@@ -30,13 +30,15 @@ def find(path) -> Path:
             return candidate
     if (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} is a training that has not finished: run its command again to its end first")
-    raise UserError(f"no checkpoint at {folder}: give a model folder, a finished workdir, or one of {', '.join(SHIPPED)}")
+    raise UserError(
+        f"no checkpoint at {folder}: give a model folder, a finished workdir, or one of {', '.join(SHIPPED)}"
+    )
 
 
 def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
     """The processor for a model of these sizes. Raises UserError where the tokenizer has more ids than the model."""
     if tokenizer.size > cfg.llama.vocab_size:
-        raise UserError(f"the tokenizer has {tokenizer.size} ids, the model only {cfg.llama.vocab_size}: they do not belong together")
+        raise UserError(f"the tokenizer has {tokenizer.size} ids, the model only {cfg.llama.vocab_size}: use its own")
     return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size)
 
 
@@ -50,7 +52,9 @@ def load(path, dtype=jnp.float32, mesh=None):
     folder = find(path)
     config = checkpoint.read_config(folder)
     if config.get("kind") != "janus":
-        raise UserError(f"{folder} is not a janus_jax model (its {checkpoint.CONFIG} says kind = {config.get('kind')!r})")
+        raise UserError(
+            f"{folder} is not a janus_jax model (its {checkpoint.CONFIG} says kind = {config.get('kind')!r})"
+        )
     checkpoint.verify(folder, (checkpoint.CONFIG,))  # before any number in it is believed
     try:
         cfg = JanusConfig.from_dict({**config["model"], "dtype": jnp.dtype(dtype).name})
@@ -91,5 +95,7 @@ def same_sizes(folder, cfg: JanusConfig) -> None:
         mine = json.loads(json.dumps(cfg.to_dict()[part]))
         for name, value in mine.items():
             if stored.get(part, {}).get(name) != value:
-                raise UserError(f"{folder} has {part}.{name} = {stored.get(part, {}).get(name)}, the configuration says "
-                                f"{value}: use a checkpoint of this size")
+                raise UserError(
+                    f"{folder} has {part}.{name} = {stored.get(part, {}).get(name)}, the configuration says "
+                    f"{value}: use a checkpoint of this size"
+                )

@@ -80,9 +80,7 @@ def pg_loss(logps, old_logps, ref_logps, advantage, weight, *, beta: float, clip
     """
     live = weight > 0
     # Unused places hold arbitrary numbers; they must not reach exp, whose gradient would be NaN times zero.
-    logps, old_logps, ref_logps, advantage = (
-        jnp.where(live, x, 0.0) for x in (logps, old_logps, ref_logps, advantage)
-    )
+    logps, old_logps, ref_logps, advantage = (jnp.where(live, x, 0.0) for x in (logps, old_logps, ref_logps, advantage))
     ratio = jnp.exp(logps - old_logps)
     clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     policy = -jnp.minimum(ratio * advantage, clipped * advantage)

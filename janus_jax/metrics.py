@@ -16,7 +16,8 @@ class Metrics:
         self._stage = stage
 
     def write(self, step: int, values: dict) -> dict:
-        """Writes scalars (numbers or 0-d arrays); returns them as floats. NaN and infinities become null in the JSON."""
+        """Writes scalars (numbers or 0-d arrays); returns them as floats. NaN and infinities become null in the
+        JSON."""
         scalars = {name: float(value) for name, value in values.items()}
         line = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         self._file.write(json.dumps({"stage": self._stage, "step": step, **line}) + "\n")

@@ -2,7 +2,8 @@
 
 Credit says which tokens a reward trains:
 
-    released/own_prompt     first picture <- its reward; verdict and reason <- 1 - |reward - verdict|; final picture <- its
+    released/own_prompt     first picture <- its reward; verdict and reason <- 1 - |reward - verdict|; final picture
+    <- its
                             reward, where after a Yes that is the first picture again, in its own context
     released/regen_prompt   the same, but the final picture is always scored in the context of drawing again
     released/always_second  the second picture is drawn and trained whatever the verdict
@@ -58,10 +59,12 @@ def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credite
         return grpo(np.asarray(values, np.float32).reshape(-1, group)).reshape(-1)
 
     if kind == "trajectory":
-        one = advantages([
-            trajectory_reward(r, [shot.verdict for shot in t.rounds], rounds)
-            for t, r in zip(trajectories, rewards, strict=True)
-        ])
+        one = advantages(
+            [
+                trajectory_reward(r, [shot.verdict for shot in t.rounds], rounds)
+                for t, r in zip(trajectories, rewards, strict=True)
+            ]
+        )
         return Credited(one, one, one)
     first = [r[0] for r in rewards]
     judged = [1 - abs(r[0] - float(t.rounds[0].verdict)) for t, r in zip(trajectories, rewards, strict=True)]
@@ -74,7 +77,8 @@ def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credite
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Fixed shapes of a PG batch: positions of a painter's and of a judge's row, pictures that the judge sees, targets."""
+    """Fixed shapes of a PG batch: positions of a painter's and of a judge's row, pictures that the judge sees,
+    targets."""
 
     painter: int
     judge: int
@@ -101,8 +105,9 @@ def layout(kind: str, model, processor, prompt_tokens: int, rounds: int, reason_
 
 
 def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Layout, seen_tokens: int):
-    """(painter's Batch with guidance rows, judge's Batch) of the trajectories; old_logps are the sampler's, ref_logps are
-    left zero. A trajectory is one causal sequence per role, so one pass scores all its pictures, or all its words."""
+    """(painter's Batch with guidance rows, judge's Batch) of the trajectories; old_logps are the sampler's,
+    ref_logps are left zero. A trajectory is one causal sequence per role, so one pass scores all its pictures, or
+    all its words."""
     think = processor.encode(tokens.THINK, bos=False)
     onward = processor.encode(tokens.NEXT, bos=False)
     special = processor.special
@@ -139,8 +144,9 @@ def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Lay
             advantage = credited.first[i] if turn == 0 else credited.final[i]
             # the copy of a first picture was never sampled in its second context: its ratio starts at 1 there
             logps = np.full(len(shot.codes), np.nan) if again and turn else shot.code_logps
-            painter.add_codes(shot.codes.tolist(), segment,
-                              [{"advantage": advantage, "old_logps": logp} for logp in logps])
+            painter.add_codes(
+                shot.codes.tolist(), segment, [{"advantage": advantage, "old_logps": logp} for logp in logps]
+            )
         if kind == "released/own_prompt" and len(drawn) == 1:
             # once more the same positions, as the final picture
             painter.targets[1] += [
@@ -152,6 +158,12 @@ def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Lay
     names = ("advantage", "old_logps", "ref_logps")
     return (
         collate(painters, shapes.painter, special.pad, code_targets=shapes.code_targets, extras=names, guided=True),
-        collate(judges, shapes.judge, special.pad, text_targets=shapes.text_targets, pictures=shapes.pictures,
-                extras=(*names, "verdict")),
+        collate(
+            judges,
+            shapes.judge,
+            special.pad,
+            text_targets=shapes.text_targets,
+            pictures=shapes.pictures,
+            extras=(*names, "verdict"),
+        ),
     )

@@ -82,7 +82,9 @@ def extend_seen(model: Janus, params, cache: Cache, pixels, by_slot: bool = Fals
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sampling", "guided", "by_slot"), donate_argnames="cache")
-def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool, by_slot: bool = False):
+def draw(
+    model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool, by_slot: bool = False
+):
     """Draws a picture after what the cache holds, whose last hidden state is [B,D].
 
     guided: the cache's rows are B conditional ones, then the B unconditional ones of the same samples; a chosen code
@@ -107,8 +109,22 @@ def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sam
     return cache, codes.T, logps.T
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampling", "yes", "no", "eos", "pad", "by_slot"), donate_argnames="cache")
-def speak(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, yes, no, eos, pad, by_slot: bool = False):
+@functools.partial(
+    jax.jit, static_argnames=("model", "sampling", "yes", "no", "eos", "pad", "by_slot"), donate_argnames="cache"
+)
+def speak(
+    model: Janus,
+    params,
+    cache: Cache,
+    hidden,
+    keys,
+    sampling: density.Sampling,
+    yes,
+    no,
+    eos,
+    pad,
+    by_slot: bool = False,
+):
     """Says a verdict, Yes or No and nothing else, and a reason up to EOS or sampling.max_reason_tokens.
 
     The cache must have room for max_reason_tokens slots. Returns (cache, ids i32[B,M] with PAD after a row's end,
@@ -132,7 +148,9 @@ def speak(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sa
         ids = ids.at[:, position].set(token)
         logps = logps.at[:, position].set(jnp.where(done, 0.0, chosen))
         done = done | (token == eos)
-        hidden, cache = _decode(model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache, by_slot)
+        hidden, cache = _decode(
+            model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache, by_slot
+        )
         return position + 1, cache, hidden[:, -1], done, ids, logps
 
     blank = jnp.full((B, M), pad, jnp.int32)

@@ -25,9 +25,9 @@ def rates(prompts, categories, right, verdicts, finals) -> dict:
     """The figures of an evaluation.
 
     One entry per trajectory: its prompt and category; right, verdicts: lists of bools over its judged pictures;
-    finals: index of the chosen picture. Returns a dict of (mean, standard error) pairs: "first", "final", "gain" (paired:
-    final - first), "repair" (wrong first pictures made right), "spoil" (right ones made wrong), "agreement" (verdict
-    = verifier over all judged pictures), "agreement_balanced" (mean of the agreement over right and over
+    finals: index of the chosen picture. Returns a dict of (mean, standard error) pairs: "first", "final", "gain"
+    (paired: final - first), "repair" (wrong first pictures made right), "spoil" (right ones made wrong), "agreement"
+    (verdict = verifier over all judged pictures), "agreement_balanced" (mean of the agreement over right and over
     wrong pictures), "rounds", and "categories": {name: {"first", "final"}}.
     """
     prompts, categories = np.array(prompts), np.array(categories)

@@ -146,7 +146,9 @@ def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
         raise UserError("the prompt is empty: say what to draw")
     ids = tokenizer.encode(generation_prompt(text))
     if len(ids) > MAX_PROMPT_TOKENS:
-        raise UserError(f"the prompt has {len(ids)} tokens, more than {MAX_PROMPT_TOKENS}: shorten it: {text[:40]!r}...")
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, more than {MAX_PROMPT_TOKENS}: shorten it: {text[:40]!r}..."
+        )
     return ids
 
 

@@ -4,8 +4,8 @@ What differs from the paper and from the released code, by default: the density 
 temperature included, the verdict over {Yes, No}), end-of-reason tokens are trained, embeddings carry gradients, the
 reference scores with its own embeddings, pictures are drawn again only where the model says No. Each step: draw a group
 of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
-policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts and the
-random bits of a step are functions of (seed, step). The finished model is DIR/model.
+policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts
+and the random bits of a step are functions of (seed, step). The finished model is DIR/model.
 """
 
 import json
@@ -60,15 +60,19 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
 
     def loss(outputs, batches):
         total, metrics = 0.0, {}
-        for name, output, targets in zip(
-            ("codes", "text"), outputs, (batches[0].codes, batches[1].text), strict=True
-        ):
+        for name, output, targets in zip(("codes", "text"), outputs, (batches[0].codes, batches[1].text), strict=True):
             old = targets.old_logps
             # a copy of a picture in another context was never sampled there: on policy by definition
             old = jnp.where(jnp.isnan(old), jax.lax.stop_gradient(output[name]), old)
             value, parts = losses.pg_loss(
-                output[name], old, targets.ref_logps, targets.advantage, targets.weight,
-                beta=beta, clip_low=clip_low, clip_high=clip_high,
+                output[name],
+                old,
+                targets.ref_logps,
+                targets.advantage,
+                targets.weight,
+                beta=beta,
+                clip_low=clip_low,
+                clip_high=clip_high,
             )
             total += value
             metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
@@ -82,7 +86,8 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
 
 
 def describe(trajectories, rewards, right) -> dict:
-    """What the rollout shows: scalars for the metrics. right: per trajectory, whether each picture matches its prompt."""
+    """What the rollout shows: scalars for the metrics. right: per trajectory, whether each picture matches its
+    prompt."""
     verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
     said = np.concatenate([np.asarray(v, bool) for v in verdicts])
     truth = np.concatenate([np.asarray(r, bool) for r in right])
@@ -113,8 +118,10 @@ def main(argv):
     mesh = mesh_of(config)
     rows = config.prompts_per_step * config.group
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
-        raise UserError(f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
-                        "--config.prompts_per_step or --config.micro_batches")
+        raise UserError(
+            f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
+            "--config.prompts_per_step or --config.micro_batches"
+        )
     with jax.set_mesh(mesh):
         train(config, Path(workdir), mesh)
 
@@ -124,14 +131,22 @@ def train(config, workdir, mesh):
     model, reference, processor = loading.load(config.init, mesh=mesh)
     special = processor.special
     sampling = Sampling(
-        cfg_weight=config.cfg_weight, temperature=config.temperature, image_top_k=config.image_top_k or None,
-        text_top_k=config.text_top_k or None, max_reason_tokens=config.max_reason_tokens,
+        cfg_weight=config.cfg_weight,
+        temperature=config.temperature,
+        image_top_k=config.image_top_k or None,
+        text_top_k=config.text_top_k or None,
+        max_reason_tokens=config.max_reason_tokens,
     )
     trainable = trainable_leaves(reference, config.frozen)
     decays = train_step.split(sharding.match(optim.DECAY_RULES, reference), trainable)[0]
     schedule = optim.warmup_linear_then(
-        config.schedule, config.learning_rate, config.turn_learning_rate, config.final_learning_rate, config.warmup,
-        config.turn_step, config.steps * config.updates,
+        config.schedule,
+        config.learning_rate,
+        config.turn_learning_rate,
+        config.final_learning_rate,
+        config.warmup,
+        config.turn_step,
+        config.steps * config.updates,
     )
     tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
 
@@ -152,9 +167,13 @@ def train(config, workdir, mesh):
         state_shardings=shardings,
         batch_shardings=by_row,
     )
-    score = jax.jit(lambda params, batches: [out[n] for out, n in zip(forward(params, batches), ("codes", "text"))])
+    score = jax.jit(
+        lambda params, batches: [out[n] for out, n in zip(forward(params, batches), ("codes", "text"), strict=True)]
+    )
     judge = ShapesJudge()
-    shapes = rollout.layout(config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens)
+    shapes = rollout.layout(
+        config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
+    )
     # the reference stays as it is while the state's buffers are donated from step to step
     state = jax.jit(lambda p: initial(jax.tree.map(jnp.copy, p)), out_shardings=shardings)(reference)
     stop = cli.Stop()
@@ -171,13 +190,23 @@ def train(config, workdir, mesh):
                 prompts = [text.train_prompt(rng) for _ in range(config.prompts_per_step)]
                 seed = int(rng.integers(2**31))
                 trajectories = introspect(
-                    model, state.params, processor, prompts, config.group, config.rounds, sampling, seed,
-                    batch=len(prompts) * config.group, always=config.credit == "released/always_second",
+                    model,
+                    state.params,
+                    processor,
+                    prompts,
+                    config.group,
+                    config.rounds,
+                    sampling,
+                    seed,
+                    batch=len(prompts) * config.group,
+                    always=config.credit == "released/always_second",
                 )
                 clock.append(time.time())
                 rewards, right = judge(trajectories)
                 credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
-                batches = rollout.pg_batch(config.credit, trajectories, credited, processor, shapes, model.cfg.siglip.tokens)
+                batches = rollout.pg_batch(
+                    config.credit, trajectories, credited, processor, shapes, model.cfg.siglip.tokens
+                )
                 batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batches)
                 ref_codes, ref_text = score(reference, batches)
                 batches = (
@@ -197,8 +226,10 @@ def train(config, workdir, mesh):
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
                 if not written["logp_gap"] <= config.max_logp_gap:
-                    raise UserError(f"sampler and trainer differ by {written['logp_gap']:.3g} in a log-probability (limit "
-                                    f"{config.max_logp_gap}): the density trained is not the one sampled")
+                    raise UserError(
+                        f"sampler and trainer differ by {written['logp_gap']:.3g} in a log-probability (limit "
+                        f"{config.max_logp_gap}): the density trained is not the one sampled"
+                    )
                 if done % config.storyboard_every == 0 or done == config.steps:
                     board = storyboard(trajectories[:: config.group], title=f"step {done}")
                     board.save(workdir / f"storyboard_{done:05d}.png")

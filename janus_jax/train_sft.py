@@ -53,8 +53,8 @@ def make_prepare(shares):
 
 
 def loss(outputs, batches):
-    """Stage 1's loss over all buckets: (f32[], metrics). Metrics per group: its weighted part of the loss, and the share
-    of right verdicts among judged pictures cannot be read off it; see evaluate."""
+    """Stage 1's loss over all buckets: (f32[], metrics). Metrics per group: its weighted part of the loss, and the
+    share of right verdicts among judged pictures cannot be read off it; see evaluate."""
     total = 0.0
     parts = dict.fromkeys(GROUPS, 0.0)
     for name, i, targets in _targets(batches):
@@ -66,7 +66,8 @@ def loss(outputs, batches):
 
 
 def world_tokenizer(workdir) -> Tokenizer:
-    """The embedded world's tokenizer: the one this workdir was started with, so that a resumed run cannot change its ids."""
+    """The embedded world's tokenizer: the one this workdir was started with, so that a resumed run cannot change its
+    ids."""
     path = workdir / Tokenizer.FILES[0]
     if not path.is_file():
         workdir.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,9 @@ def initial_model(config, mesh, workdir):
         return loading.load(config.init, mesh=mesh)
     vq, vq_params = loading.load_vq(config.vq)
     if vq.cfg != cfg.vq:
-        raise UserError(f"{config.vq} is a picture tokenizer of other sizes than the configured model: train it with the model's vq sizes")
+        raise UserError(
+            f"{config.vq} is a picture tokenizer of other sizes than the model: train it with the model's vq sizes"
+        )
     model = Janus(cfg)
     params = init_params(model, jax.random.key(config.seed), mesh=mesh)
     params = {**params, "vq": jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), vq_params, params["vq"])}
@@ -113,14 +116,17 @@ def trainable_leaves(params, frozen):
 
 
 def mesh_of(config):
-    """The mesh of config.mesh = (data, fsdp, tensor), -1 = all remaining devices. Raises UserError where it does not fit."""
+    """The mesh of config.mesh = (data, fsdp, tensor), -1 = all remaining devices. Raises UserError where it does not
+    fit."""
     shape = [int(size) for size in config.mesh]
     others = 1
     for size in shape:
         others *= size if size != -1 else 1
     shape = [jax.device_count() // others if size == -1 else size for size in shape]
     if shape[0] * shape[1] * shape[2] != jax.device_count():
-        raise UserError(f"the mesh {tuple(shape)} does not use the {jax.device_count()} devices: set --config.mesh=(-1,1,1)")
+        raise UserError(
+            f"the mesh {tuple(shape)} does not use the {jax.device_count()} devices: set --config.mesh=(-1,1,1)"
+        )
     return sharding.make_mesh(*shape)
 
 
@@ -131,15 +137,18 @@ def main(argv):
     split_by = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
     for bucket in buckets:
         if bucket.rows % split_by:
-            raise UserError(f"a bucket of {bucket.rows} rows does not divide by mesh x micro_batches = {split_by}: "
-                            "change config.buckets")
+            raise UserError(
+                f"a bucket of {bucket.rows} rows does not divide by mesh x micro_batches = {split_by}: "
+                "change config.buckets"
+            )
     with jax.set_mesh(mesh):
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
         trainable = trainable_leaves(params, config.frozen)
         decays = train_step.split(sharding.match(optim.DECAY_RULES, params), trainable)[0]
-        schedule = optim.warmup_cosine(config.learning_rate, config.final_learning_rate, config.warmup,
-                                       config.decay_steps or config.steps)
+        schedule = optim.warmup_cosine(
+            config.learning_rate, config.final_learning_rate, config.warmup, config.decay_steps or config.steps
+        )
         tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays)
         abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)

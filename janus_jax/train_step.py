@@ -100,7 +100,8 @@ def make_train_step(
                 return jax.tree.map(jnp.add, total, gradient(kept, frozen, part)), None
 
             zero = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, kept, frozen, jax.tree.map(lambda x: x[0], parts))
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(gradient, kept, frozen, jax.tree.map(lambda x: x[0], parts)),
             )
             (grads, metrics), _ = jax.lax.scan(accumulate, zero, parts)
         norm = optax.tree.norm(grads)

@@ -1,14 +1,14 @@
 """Trains the picture tokenizer: python -m janus_jax.train_vq --config configs/shapes_vq.py --workdir DIR
 
-Loss: contrast-weighted squared reconstruction error, the VQ-VAE codebook and commitment terms on unit vectors (van den Oord et al. 2017, arXiv
-1711.00937; unit-length codes as in ViT-VQGAN, arXiv 2110.04627), and an entropy term that keeps single assignments sharp
-and the use of the codebook even (as in MAGVIT-v2, arXiv 2310.05737).
+Loss: contrast-weighted squared reconstruction error, the VQ-VAE codebook and commitment terms on unit vectors (van
+den Oord et al. 2017, arXiv 1711.00937; unit-length codes as in ViT-VQGAN, arXiv 2110.04627), and an entropy term
+that keeps single assignments sharp and the use of the codebook even (as in MAGVIT-v2, arXiv 2310.05737).
 
-Three phases. First the same autoencoder without quantisation; then k-means over its latents gives the codebook, and training
-goes on with codes (started with codes, a small tokenizer gives up colour first and spends its steps on getting it
-back). Last, all codes that stand for plain ground are merged into one and the rest learns to live with it: normalisation
-and attention see the whole picture, so a tokenizer likes to hide what it knows in the ground, in a hundred codes that
-a drawing model would have to guess.
+Three phases. First the same autoencoder without quantisation; then k-means over its latents gives the codebook, and
+training goes on with codes (started with codes, a small tokenizer gives up colour first and spends its steps on
+getting it back). Last, all codes that stand for plain ground are merged into one and the rest learns to live with it:
+normalisation and attention see the whole picture, so a tokenizer likes to hide what it knows in the ground, in a
+hundred codes that a drawing model would have to guess.
 Resumes from the workdir by itself; the finished tokenizer is DIR/model.
 """
 
@@ -26,8 +26,8 @@ from janus_jax.data import pictures
 from janus_jax.errors import UserError
 from janus_jax.loop import fit
 from janus_jax.models.vq import VQ, VQConfig, unit
-from janus_jax.sharding import make_mesh, match
 from janus_jax.shapes import text, verify
+from janus_jax.sharding import make_mesh, match
 
 
 def make_forward(model: VQ, quantised: bool):
@@ -85,10 +85,12 @@ def make_loss(quantised: bool, commitment: float, entropy: float, temperature: f
 
 
 def kmeans_codebook(latents, size: int, seed: int):
-    """Codebook f32[size, E] of unit rows by k-means over unit latents f32[..., E]. Most latents of a plain background are
-    alike, so duplicates (to two digits) count once."""
+    """Codebook f32[size, E] of unit rows by k-means over unit latents f32[..., E]. Most latents of a plain
+    background are alike, so duplicates (to two digits) count once."""
     points = np.unique(np.round(latents.reshape(-1, latents.shape[-1]), 2), axis=0)
-    centres, _ = kmeans2(points, size, iter=15, minit="++" if len(points) > size else "points", rng=np.random.default_rng(seed))
+    centres, _ = kmeans2(
+        points, size, iter=15, minit="++" if len(points) > size else "points", rng=np.random.default_rng(seed)
+    )
     return (centres / np.maximum(np.linalg.norm(centres, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
 
 
@@ -96,7 +98,8 @@ def merge_ground(codebook, codes, pictures_u8):
     """The codebook with the rows of all ground codes equal to the most used one's, and how many there were.
 
     codes i32[N, I] of pictures u8[N, s, s, 3]. A code is one of the ground if most patches it stands for show nothing
-    but their picture's median colour. The nearest row with the lowest index wins, so only one of equal rows is ever used.
+    but their picture's median colour. The nearest row with the lowest index wins, so only one of equal rows is ever
+    used.
     """
     pixels = pictures_u8.astype(np.int32)
     N, side = pixels.shape[:2]
@@ -120,7 +123,9 @@ def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1) 
     asks = [text.parse(prompt) for prompt in prompts]
     originals = np.stack([pictures.right_picture(rng, ask, side) for ask in asks])
     apply = jax.jit(lambda x: model.apply({"params": params}, x, method="__call__"))
-    decoded = np.concatenate([apply(part / np.float32(127.5) - 1) for part in np.split(originals, len(originals) // 50)])
+    decoded = np.concatenate(
+        [apply(part / np.float32(127.5) - 1) for part in np.split(originals, len(originals) // 50)]
+    )
     decoded = np.clip((decoded + 1) * 127.5, 0, 255).astype(np.uint8)
     return float(np.mean([verify.matches(ask, verify.read(p)) for ask, p in zip(asks, decoded, strict=True)]))
 
@@ -132,17 +137,19 @@ def main(argv):
     mesh = make_mesh(jax.device_count(), 1, 1)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     if config.batch % jax.device_count():
-        raise UserError(f"a batch of {config.batch} does not divide by {jax.device_count()} devices: change --config.batch")
+        raise UserError(
+            f"a batch of {config.batch} does not divide by {jax.device_count()} devices: change --config.batch"
+        )
 
     def place(batch):
         return jax.make_array_from_process_local_data(by_row, batch)
 
     def phase(index, name, params, quantised, frozen=()):
         """Trains one phase from `params`, or from where it was left: (params, finished)."""
-        settings = SimpleNamespace(
-            steps=config.steps[index], log_every=config.log_every, save_every=config.save_every
+        settings = SimpleNamespace(steps=config.steps[index], log_every=config.log_every, save_every=config.save_every)
+        schedule = optim.warmup_cosine(
+            config.learning_rates[index], config.final_learning_rate, config.warmup, settings.steps
         )
-        schedule = optim.warmup_cosine(config.learning_rates[index], config.final_learning_rate, config.warmup, settings.steps)
         tx = optim.adamw(schedule, weight_decay=config.weight_decay)
         trainable = match([*((regex, False) for regex in frozen), (r".*", True)], params)
         replicate = ((r".*", jax.sharding.PartitionSpec()),)
@@ -153,7 +160,10 @@ def main(argv):
         step = train_step.make_train_step(
             make_forward(model, quantised),
             make_loss(quantised, config.commitment, config.entropy[index], config.temperature),
-            tx, trainable, state_shardings=shardings, batch_shardings=by_row,
+            tx,
+            trainable,
+            state_shardings=shardings,
+            batch_shardings=by_row,
         )
         shard = (jax.process_index(), jax.process_count())
         dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, shard)
@@ -175,7 +185,9 @@ def main(argv):
             as_drawn = np.round((held + 1) * 127.5).astype(np.uint8)
             codebook, merged = merge_ground(np.asarray(params["codebook"]), np.asarray(codes), as_drawn)
             print(f"merged {merged} codes of plain ground into one")
-            params, finished = phase(2, "merged", {**params, "codebook": codebook}, quantised=True, frozen=("codebook",))
+            params, finished = phase(
+                2, "merged", {**params, "codebook": codebook}, quantised=True, frozen=("codebook",)
+            )
         if finished:
             save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, params, {})
             print(f"verifier accepts {verifier_cap(model, params, cfg.image_size):.4f} of reconstructed right pictures")

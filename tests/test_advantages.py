@@ -29,12 +29,15 @@ def test_missing_members_do_not_count():
     assert not np.allclose(grpo([0.0, 0.0, 1.0, 0.5])[[0, 2, 3]], full)
 
 
-@pytest.mark.parametrize("rewards, valid", [
-    ([0.3, 0.3, 0.3], None),
-    ([0.7, 0.1, 0.2], [True, False, False]),  # one member is no group
-    ([0.7, 0.1, 0.2], [False, False, False]),
-    ([0.4], None),
-])
+@pytest.mark.parametrize(
+    "rewards, valid",
+    [
+        ([0.3, 0.3, 0.3], None),
+        ([0.7, 0.1, 0.2], [True, False, False]),  # one member is no group
+        ([0.7, 0.1, 0.2], [False, False, False]),
+        ([0.4], None),
+    ],
+)
 def test_groups_without_a_spread_teach_nothing(rewards, valid):
     np.testing.assert_allclose(grpo(rewards, valid), np.zeros(len(rewards)), atol=1e-3)
     assert np.isfinite(grpo(rewards, valid)).all()

@@ -123,8 +123,14 @@ def test_a_row_is_what_was_appended():
 
 def test_collate_by_hand():
     batch = collate(
-        drawn_rows(), 11, 3, text_targets=4, code_targets=4, pictures=2,
-        extras=("advantage", "old_logps", "verdict"), guided=True,
+        drawn_rows(),
+        11,
+        3,
+        text_targets=4,
+        code_targets=4,
+        pictures=2,
+        extras=("advantage", "old_logps", "verdict"),
+        guided=True,
     )
     assert batch.ids.tolist() == [
         [3, 1, 20, 21, 6, 9, 8, 7, 30, 5, 4],
@@ -233,9 +239,8 @@ def test_text_log_probabilities_by_hand():
     got = score(params(), batch)
     text = lambda ids: run("embed_text", params(), jnp.asarray([ids], jnp.int32))  # noqa: E731
     seen = run("understand", params(), jnp.stack([picture(0), picture(1)]))
-    embeds = jnp.concatenate(
-        [text(list(prompt())), seen[:1], text([7, 50, 12, 70, 2, 60, 6]), seen[1:], text([7, 50, 11, 71, 72, 2])], axis=1
-    )
+    between, last = text([7, 50, 12, 70, 2, 60, 6]), text([7, 50, 11, 71, 72, 2])
+    embeds = jnp.concatenate([text(list(prompt())), seen[:1], between, seen[1:], last], axis=1)
     hidden = run("decode", params(), embeds, jnp.ones(embeds.shape[:2], bool))
     logits = np.asarray(run("text_logits", params(), hidden))[0]
     n = len(prompt()) + SEES
@@ -304,7 +309,8 @@ def test_left_padding_changes_nothing_whatever_lies_under_it():
     junk = wide.ids.copy(), wide.uncond_ids.copy()
     for ids in junk:
         ids[:, :9] = np.arange(200, 209)
-    close(score(params(), wide._replace(ids=junk[0], uncond_ids=junk[1]))["codes"], score(params(), wide)["codes"], 1e-6)
+    filled = wide._replace(ids=junk[0], uncond_ids=junk[1])
+    close(score(params(), filled)["codes"], score(params(), wide)["codes"], 1e-6)
     # the same for the judge
     tight = collate([judge()], len(judge()), 3, text_targets=7, pictures=2, extras=("verdict",))
     wide = collate([judge()], len(judge()) + 9, 3, text_targets=9, pictures=2, extras=("verdict",))

@@ -48,7 +48,10 @@ def test_round_trip_f32(tmp_path):
     folder = save(tmp_path / "model")
     equal(load_params(folder, abstract(TREE)), TREE)
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "manifest.json", "params.safetensors", "tokenizer.model"
+        "config.json",
+        "manifest.json",
+        "params.safetensors",
+        "tokenizer.model",
     }
     assert (folder / "tokenizer.model").read_bytes() == b"pieces"
     assert checkpoint.read_config(folder) == {"kind": "test"}
@@ -63,8 +66,10 @@ def test_round_trip_bf16(tmp_path):
     back = load_params(folder, abstract(TREE), jnp.float32)
     equal(back, jax.tree.map(lambda x: x.astype(np.float32) if x.dtype != np.int32 else x, rounded))
     assert (np.asarray(back["a"]["bias"]) != TREE["a"]["bias"]).any()
-    whole, half = (sum(f.stat().st_size for f in save(tmp_path / n, params(), dtype=d).iterdir())
-                   for n, d in (("whole", None), ("half", jnp.bfloat16)))
+    whole, half = (
+        sum(f.stat().st_size for f in save(tmp_path / n, params(), dtype=d).iterdir())
+        for n, d in (("whole", None), ("half", jnp.bfloat16))
+    )
     assert half < 0.75 * whole
 
 
@@ -110,13 +115,19 @@ def same_json(a, b):
         return False
 
 
-@pytest.mark.parametrize("other, message", [
-    ({**TREE, "c": np.zeros(2, np.float32)}, "c is missing"),
-    ({"a": TREE["a"]}, "b is unexpected"),
-    ({**TREE, "b": np.zeros(4, np.int32)}, r"b is \[3\], not \[4\]"),
-    ({"a": {"kernel": TREE["a"]["kernel"].T}, "b": TREE["b"]}, r"a/bias is unexpected; a/kernel is \[2, 3\], not \[3, 2\]"),
-    ({str(i): np.zeros(2, np.float32) for i in range(9)}, "and 7 more"),
-])
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        ({**TREE, "c": np.zeros(2, np.float32)}, "c is missing"),
+        ({"a": TREE["a"]}, "b is unexpected"),
+        ({**TREE, "b": np.zeros(4, np.int32)}, r"b is \[3\], not \[4\]"),
+        (
+            {"a": {"kernel": TREE["a"]["kernel"].T}, "b": TREE["b"]},
+            r"a/bias is unexpected; a/kernel is \[2, 3\], not \[3, 2\]",
+        ),
+        ({str(i): np.zeros(2, np.float32) for i in range(9)}, "and 7 more"),
+    ],
+)
 def test_another_model_is_refused(tmp_path, other, message):
     folder = save(tmp_path / "model")
     with refused(f"does not hold this model: .*{message}"):
@@ -235,7 +246,8 @@ def test_a_damaged_configuration_is_refused(tmp_path):
 def test_another_size_is_refused(workdir, tmp_path):
     loading.same_sizes(workdir, MODEL.cfg)
     plain = MODEL.cfg.to_dict()
-    for part, name, value in (("llama", "layers", 3), ("vq", "channel_multipliers", [1, 2, 2]), ("siglip", "patch_size", 4)):
+    sizes = ("llama", "layers", 3), ("vq", "channel_multipliers", [1, 2, 2]), ("siglip", "patch_size", 4)
+    for part, name, value in sizes:
         other = JanusConfig.from_dict({**plain, part: {**plain[part], name: value}})
         with refused(f"has {part}.{name} = .*the configuration says .*use a checkpoint of this size"):
             loading.same_sizes(workdir, other)
@@ -306,7 +318,8 @@ def test_what_a_kill_left_unsealed_does_not_count(tmp_path):
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, {"state": state(5)}, {"data": 5})
-    files = [p for p in (tmp_path / "checkpoints" / "5").rglob("*") if p.is_file() and p.name != "manifest.json" and p.stat().st_size]
+    files = [path for path in (tmp_path / "checkpoints" / "5").rglob("*") if path.is_file()]
+    files = [path for path in files if path.name != "manifest.json" and path.stat().st_size]
     assert len(files) >= 3
     for path in files:
         good = path.read_bytes()

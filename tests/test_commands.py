@@ -41,7 +41,9 @@ def test_missing_and_foreign_checkpoints(tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "config.json").write_text('{"model_type": "llama"}')
-    assert "not a janus_jax model" in refused(generate.main, "--checkpoint", foreign, "--out", out, "--prompt", "a circle")
+    assert "not a janus_jax model" in refused(
+        generate.main, "--checkpoint", foreign, "--out", out, "--prompt", "a circle"
+    )
     (foreign / "config.json").write_text("{")
     assert "JSON" in refused(generate.main, "--checkpoint", foreign, "--out", out, "--prompt", "a circle")
     (tmp_path / "training" / "checkpoints").mkdir(parents=True)
@@ -60,7 +62,9 @@ def test_another_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prompt, words", [("   ", "empty"), ("a red circle and " * 80, "shorten"), ("", "empty")], ids=["blank", "long", "none"]
+    "prompt, words",
+    [("   ", "empty"), ("a red circle and " * 80, "shorten"), ("", "empty")],
+    ids=["blank", "long", "none"],
 )
 def test_prompts(prompt, words, tmp_path):
     flags = ("--checkpoint", "shapes-rl", "--out", tmp_path / "out", "--samples", 1, "--rounds", 1)
@@ -98,7 +102,9 @@ def test_unwritable_output(tmp_path):
 )
 def test_rl_settings(flag, words, tmp_path):
     rest = ("--config.group=2",) if "prompts_per_step" in flag else ()
-    line = refused(train_rl.main, "--config", RL, "--workdir", tmp_path / "w", "--config.credit=released/own_prompt", flag, *rest)
+    line = refused(
+        train_rl.main, "--config", RL, "--workdir", tmp_path / "w", "--config.credit=released/own_prompt", flag, *rest
+    )
     assert words in line
     assert not (tmp_path / "w").exists()
 
@@ -120,7 +126,17 @@ def test_too_many_held_out_prompts(tmp_path):
 
 
 def test_exit_status_and_one_line(tmp_path):
-    command = [sys.executable, "-m", "janus_jax.generate", "--checkpoint", str(tmp_path), "--prompt", "x", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "janus_jax.generate",
+        "--checkpoint",
+        str(tmp_path),
+        "--prompt",
+        "x",
+        "--out",
+        str(tmp_path),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: ")

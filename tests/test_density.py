@@ -115,12 +115,15 @@ def test_top_k_1_is_greedy():
         close(entropy(logps), np.zeros(5))
 
 
-@pytest.mark.parametrize("sampling", [
-    Sampling(image_top_k=4, temperature=2.0),
-    Sampling(image_top_k=1, temperature=0.7),
-    Sampling(image_top_p=0.7, temperature=2.0),
-    Sampling(image_top_k=4, image_top_p=0.999999, temperature=2.0),
-])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(image_top_k=4, temperature=2.0),
+        Sampling(image_top_k=1, temperature=0.7),
+        Sampling(image_top_p=0.7, temperature=2.0),
+        Sampling(image_top_k=4, image_top_p=0.999999, temperature=2.0),
+    ],
+)
 def test_compiling_does_not_move_the_edge(sampling):
     # The guided logits are computed twice by the unoptimised program, once with a fused multiply-add: a cut exactly
     # at the k-th of them lost that token in one row of a hundred.
@@ -150,9 +153,12 @@ def test_the_verdict_is_yes_or_no():
     verdict = jnp.array([True, False])
     close(probs(text_logps(both, Sampling(), verdict, (3, 4))), [[0, 0, 0, 0.6, 0.4], [0.5, 0.1, 0.3, 0.06, 0.04]])
     # truncation acts among the two: were it first, the most likely words would have taken both out
-    close(probs(text_logps(both, Sampling(text_top_k=2), verdict, (3, 4))), [[0, 0, 0, 0.6, 0.4], [5 / 8, 0, 3 / 8, 0, 0]])
-    close(probs(text_logps(both, Sampling(text_top_k=1), verdict, (3, 4))), [[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]])
-    close(probs(text_logps(both, Sampling(text_top_p=0.55), verdict, (3, 4))), [[0, 0, 0, 1, 0], [5 / 8, 0, 3 / 8, 0, 0]])
+    for sampling, expected in (
+        (Sampling(text_top_k=2), [[0, 0, 0, 0.6, 0.4], [5 / 8, 0, 3 / 8, 0, 0]]),
+        (Sampling(text_top_k=1), [[0, 0, 0, 1, 0], [1, 0, 0, 0, 0]]),
+        (Sampling(text_top_p=0.55), [[0, 0, 0, 1, 0], [5 / 8, 0, 3 / 8, 0, 0]]),
+    ):
+        close(probs(text_logps(both, sampling, verdict, (3, 4))), expected)
     # temperature applies to the verdict, too: 0.6, 0.4 squared
     logps = probs(text_logps(both, Sampling(temperature=0.5), jnp.array([True, True]), (4, 3)))
     close(logps[0], [0, 0, 0, 0.36 / 0.52, 0.16 / 0.52])

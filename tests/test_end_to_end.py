@@ -1,4 +1,5 @@
-"""The recipe on a micro world: stage 1, stage 2, generate; and a training that is killed goes on as if it had not been."""
+"""The recipe on a micro world: stage 1, stage 2, generate; and a training that is killed goes on as if it had not
+been."""
 
 import dataclasses
 import io
@@ -58,9 +59,19 @@ def test_recipe(world, tmp_path):
 
     rl = tmp_path / "rl"
     flags = {
-        "init": sft, "steps": 10, "group": 4, "prompts_per_step": 4, "max_reason_tokens": 6, "learning_rate": 3e-3,
-        "turn_learning_rate": 3e-3, "final_learning_rate": 3e-3, "warmup": 1, "beta": 0.0, "rounds": 2,
-        "storyboard_every": 5, "credit": "released/own_prompt",
+        "init": sft,
+        "steps": 10,
+        "group": 4,
+        "prompts_per_step": 4,
+        "max_reason_tokens": 6,
+        "learning_rate": 3e-3,
+        "turn_learning_rate": 3e-3,
+        "final_learning_rate": 3e-3,
+        "warmup": 1,
+        "beta": 0.0,
+        "rounds": 2,
+        "storyboard_every": 5,
+        "credit": "released/own_prompt",
     }
     train_rl.main(
         ["--config", str(ROOT / "configs" / "shapes_rl.py"), "--workdir", str(rl)]
@@ -78,8 +89,22 @@ def test_recipe(world, tmp_path):
     assert not all(jax.tree.leaves(same["llama"]))
 
     out = tmp_path / "out"
-    generate.main(["--checkpoint", str(rl), "--prompt", "a red circle", "--samples", "2", "--rounds", "2", "--out", str(out),
-                   "--max-reason-tokens", "6"])
+    generate.main(
+        [
+            "--checkpoint",
+            str(rl),
+            "--prompt",
+            "a red circle",
+            "--samples",
+            "2",
+            "--rounds",
+            "2",
+            "--out",
+            str(out),
+            "--max-reason-tokens",
+            "6",
+        ]
+    )
     records = [json.loads(line) for line in (out / "trajectories.jsonl").read_text().splitlines()]
     assert [record["sample"] for record in records] == [0, 1]
     for record in records:
@@ -90,7 +115,10 @@ def test_recipe(world, tmp_path):
 
 def test_killed_and_resumed(world, tmp_path):
     environment = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 

@@ -184,14 +184,17 @@ def test_reencoded_pictures_are_the_context(turn):
     np.testing.assert_allclose(got, [t.rounds[turn].code_logps for t in reencoded()], atol=2e-4)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"prompts": []}, "there are no prompts"),
-    ({"prompts": ["two red circles", "  "]}, "the prompt is empty"),
-    ({"prompts": ["red " * 300]}, "more than 200: shorten it"),
-    ({"context": "pixels"}, "'pixels' is neither 'codes' nor 'reencode'"),
-    ({"rounds": 0}, "at least 1, not 0 and 4"),
-    ({"samples": 0}, "at least 1, not 3 and 0"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"prompts": []}, "there are no prompts"),
+        ({"prompts": ["two red circles", "  "]}, "the prompt is empty"),
+        ({"prompts": ["red " * 300]}, "more than 200: shorten it"),
+        ({"context": "pixels"}, "'pixels' is neither 'codes' nor 'reencode'"),
+        ({"rounds": 0}, "at least 1, not 0 and 4"),
+        ({"samples": 0}, "at least 1, not 3 and 0"),
+    ],
+)
 def test_errors(settings, message):
     with pytest.raises(UserError, match=message) as error:
         draw(**settings)

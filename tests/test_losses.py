@@ -149,9 +149,7 @@ def pg(ratio, advantage, weight, ref=None, beta=0.0):
     ref = logps if ref is None else f32(ref)
 
     def loss(logps):
-        return losses.pg_loss(
-            logps, old, ref, f32(advantage), f32(weight), beta=beta, clip_low=0.2, clip_high=0.3
-        )
+        return losses.pg_loss(logps, old, ref, f32(advantage), f32(weight), beta=beta, clip_low=0.2, clip_high=0.3)
 
     (value, metrics), grad = jax.value_and_grad(loss, has_aux=True)(logps)
     return value, metrics, grad

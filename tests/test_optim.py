@@ -49,13 +49,24 @@ def test_norms_and_biases_do_not_decay(name):
     for path, decay in decays.items():
         assert decay == (path.rsplit("/", 1)[-1] not in ("bias", "scale")), path
     for path in (
-        "llama/norm/scale", "llama/layers/attn_norm/scale", "llama/layers/mlp_norm/scale", "gen_head/fc2/bias",
-        "siglip/layers/norm1/bias", "siglip/layers/qkv/bias", "vq/encoder/norm_out/scale",
+        "llama/norm/scale",
+        "llama/layers/attn_norm/scale",
+        "llama/layers/mlp_norm/scale",
+        "gen_head/fc2/bias",
+        "siglip/layers/norm1/bias",
+        "siglip/layers/qkv/bias",
+        "vq/encoder/norm_out/scale",
     ):
         assert decays[path] is False, path
     for path in (
-        "llama/embed_tokens", "llama/layers/attn/q", "llama/layers/mlp/down", "llama/lm_head", "gen_embed",
-        "aligner/fc1/kernel", "siglip/layers/qkv/kernel", "gen_head/fc2/kernel",
+        "llama/embed_tokens",
+        "llama/layers/attn/q",
+        "llama/layers/mlp/down",
+        "llama/lm_head",
+        "gen_embed",
+        "aligner/fc1/kernel",
+        "siglip/layers/qkv/kernel",
+        "gen_head/fc2/kernel",
     ):
         assert decays[path] is True, path
 

@@ -1,4 +1,4 @@
-"""Rewards to advantages to batches; and the identity that makes stage 2 on-policy: what is trained is what was drawn."""
+"""Rewards to advantages to batches; and the identity of stage 2: what is trained is what was drawn."""
 
 import functools
 
@@ -27,21 +27,24 @@ def quick_compiles():
 # Rewards and credit
 
 
-@pytest.mark.parametrize("verdicts, rewards, expected", [
-    # K = 1: 3 x 0.2, and 3/1 (1 - 0.8)
-    ([1], [0.2], 0.6 + 0.6),
-    # K = 2: 0.2 + 2 x 0.6, and 3/2 ((1 - 0.2) + (1 - 0.4))
-    ([0, 1], [0.2, 0.6], 1.4 + 2.1),
-    # K = 3: 0.2 + 0.6 + 0.9, and (0.8 + 0.4 + 0.9)
-    ([0, 0, 1], [0.2, 0.6, 0.9], 1.7 + 2.1),
-    # no Yes: K = 3 too, but the last verdict is wrong
-    ([0, 0, 0], [0.2, 0.6, 0.9], 1.7 + 1.3),
-    # pictures drawn after the first Yes do not count
-    ([1, 0, 1], [0.2, 0.6, 0.9], 0.6 + 0.6),
-    # a perfect painter that knows it: 3 and 3, whatever K
-    ([1], [1.0], 6.0),
-    ([0, 1], [0.0, 1.0], 2.0 + 3.0),
-])
+@pytest.mark.parametrize(
+    "verdicts, rewards, expected",
+    [
+        # K = 1: 3 x 0.2, and 3/1 (1 - 0.8)
+        ([1], [0.2], 0.6 + 0.6),
+        # K = 2: 0.2 + 2 x 0.6, and 3/2 ((1 - 0.2) + (1 - 0.4))
+        ([0, 1], [0.2, 0.6], 1.4 + 2.1),
+        # K = 3: 0.2 + 0.6 + 0.9, and (0.8 + 0.4 + 0.9)
+        ([0, 0, 1], [0.2, 0.6, 0.9], 1.7 + 2.1),
+        # no Yes: K = 3 too, but the last verdict is wrong
+        ([0, 0, 0], [0.2, 0.6, 0.9], 1.7 + 1.3),
+        # pictures drawn after the first Yes do not count
+        ([1, 0, 1], [0.2, 0.6, 0.9], 0.6 + 0.6),
+        # a perfect painter that knows it: 3 and 3, whatever K
+        ([1], [1.0], 6.0),
+        ([0, 1], [0.0, 1.0], 2.0 + 3.0),
+    ],
+)
 def test_trajectory_reward_by_hand(verdicts, rewards, expected):
     assert trajectory_reward(rewards, verdicts, 3) == pytest.approx(expected)
 
@@ -53,8 +56,15 @@ def shot(verdict, seed=0, reason=(40, 41), logp=-1.0):
     picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
     codes = rng.integers(0, 16, I).astype(np.int32)
     return Round(
-        codes, picture, verdict, 0.5, "", ids, (logp - np.arange(I)).astype(np.float32),
-        (logp - 0.5 - np.arange(len(ids))).astype(np.float32), codes,
+        codes,
+        picture,
+        verdict,
+        0.5,
+        "",
+        ids,
+        (logp - np.arange(I)).astype(np.float32),
+        (logp - 0.5 - np.arange(len(ids))).astype(np.float32),
+        codes,
     )
 
 
@@ -62,13 +72,16 @@ def made(*verdicts, **settings):
     return Trajectory("two red circles", 0, [shot(v, seed=i, **settings) for i, v in enumerate(verdicts)])
 
 
-@pytest.mark.parametrize("kind, final", [
-    # the final picture: the first one after a Yes, else the second
-    ("released/own_prompt", [0.9, 0.6, 0.3, 1.0]),
-    ("released/regen_prompt", [0.9, 0.6, 0.3, 1.0]),
-    # always the second
-    ("released/always_second", [0.1, 0.6, 0.4, 1.0]),
-])
+@pytest.mark.parametrize(
+    "kind, final",
+    [
+        # the final picture: the first one after a Yes, else the second
+        ("released/own_prompt", [0.9, 0.6, 0.3, 1.0]),
+        ("released/regen_prompt", [0.9, 0.6, 0.3, 1.0]),
+        # always the second
+        ("released/always_second", [0.1, 0.6, 0.4, 1.0]),
+    ],
+)
 def test_released_credit_by_hand(kind, final):
     trajectories = [made(True, False), made(False, False), made(True, True), made(False, True)]
     rewards = [[0.9, 0.1], [0.2, 0.6], [0.3, 0.4], [0.0, 1.0]]

@@ -47,18 +47,20 @@ def test_rates_by_hand():
         finals=[0, 1, 1, 1],
     )
     means = {name: value[0] for name, value in got.items() if name != "categories"}
-    assert means == pytest.approx({
-        "first": 2 / 4,
-        "final": 2 / 4,
-        "gain": 0.0,
-        "repair": 1 / 2,
-        "spoil": 1 / 2,
-        # pictures: T/T | F/F T/T | F/F F/T | T/F F/F
-        "agreement": 5 / 7,
-        # right ones 2 of 3, wrong ones 3 of 4
-        "agreement_balanced": (2 / 3 + 3 / 4) / 2,
-        "rounds": 7 / 4,
-    })
+    assert means == pytest.approx(
+        {
+            "first": 2 / 4,
+            "final": 2 / 4,
+            "gain": 0.0,
+            "repair": 1 / 2,
+            "spoil": 1 / 2,
+            # pictures: T/T | F/F T/T | F/F F/T | T/F F/F
+            "agreement": 5 / 7,
+            # right ones 2 of 3, wrong ones 3 of 4
+            "agreement_balanced": (2 / 3 + 3 / 4) / 2,
+            "rounds": 7 / 4,
+        }
+    )
     assert got["categories"]["single"]["final"][0] == 1.0
     assert got["categories"]["counting"]["first"][0] == 0.5
     assert list(got["categories"]) == ["single", "counting"]

@@ -231,7 +231,6 @@ def test_training_reasons_name_nothing_held_out():
     assert seen > 2000
 
 
-@pytest.mark.xfail(reason="'two black squares' among three squares is named: mending it changes the text tokenizer too")
 def test_training_reasons_name_no_held_out_count_of_one_color():
     for i in range(600):
         rng = np.random.default_rng([i, 3])

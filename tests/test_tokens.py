@@ -35,9 +35,13 @@ BOTH = pytest.mark.parametrize("make", [golden, world])
 def test_special_ids_are_read_from_the_tokenizer():
     got = golden().special
     assert got == tokens.SpecialIds(
-        bos=SPECIAL_IDS[tokens.BOS], eos=SPECIAL_IDS[tokens.EOS], pad=SPECIAL_IDS[tokens.PAD],
-        begin_image=SPECIAL_IDS[tokens.BEGIN_IMAGE], end_image=SPECIAL_IDS[tokens.END_IMAGE],
-        yes=SPECIAL_IDS["Yes"], no=SPECIAL_IDS["No"],
+        bos=SPECIAL_IDS[tokens.BOS],
+        eos=SPECIAL_IDS[tokens.EOS],
+        pad=SPECIAL_IDS[tokens.PAD],
+        begin_image=SPECIAL_IDS[tokens.BEGIN_IMAGE],
+        end_image=SPECIAL_IDS[tokens.END_IMAGE],
+        yes=SPECIAL_IDS["Yes"],
+        no=SPECIAL_IDS["No"],
     )
     assert golden().special != world().special
     for token in tokens.SPECIAL:
@@ -54,7 +58,8 @@ def test_generation_prompt_and_ids():
     assert tokens.prompt_ids(golden(), stray) == t2i["ids"]
     assert tokens.prompt_ids(golden(), f"\n{t2i['caption']}\t ") == t2i["ids"]
     # stage 1 uses the same string for its first two tasks
-    assert tokens.generation_prompt(t2i["caption"]) == PROTOCOL["sft"]["task0_prompt"] == PROTOCOL["sft"]["task1_prompt"]
+    for name in ("task0_prompt", "task1_prompt"):
+        assert tokens.generation_prompt(t2i["caption"]) == PROTOCOL["sft"][name]
 
 
 @pytest.mark.parametrize("text, name", [(tokens.THINK, "self_check"), (tokens.NEXT, "regenerate")])
@@ -166,12 +171,14 @@ def test_special_tokens_in_a_text_are_single_ids(make):
 @BOTH
 def test_text_comes_back_without_its_special_tokens(make):
     tokenizer = make()
-    for text in ("No, it shows two red circles instead of three.", "Next, I will draw a new image", " a\n\nb  c", "ähm: 図"):
+    reason = "No, it shows two red circles instead of three."
+    for text in (reason, tokens.THINK_SENTENCE, tokens.NEXT_SENTENCE, " a\n\nb  c", "ähm: 図"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
         assert tokenizer.decode(np.array(tokenizer.encode(text + tokens.EOS))) == text
     # a joint of pieces encoded one by one is the whole
     prompt = tokens.generation_prompt("two red circles")
-    assert tokenizer.encode(prompt) + tokenizer.encode(tokens.THINK, bos=False) == tokenizer.encode(prompt + tokens.THINK)
+    pieces = tokenizer.encode(prompt) + tokenizer.encode(tokens.THINK, bos=False)
+    assert pieces == tokenizer.encode(prompt + tokens.THINK)
 
 
 @BOTH

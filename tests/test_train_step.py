@@ -189,7 +189,13 @@ def test_meshes_give_the_numbers_of_one_device(shape, parts):
         abstract = abstract_state(lambda: init_state(params(), SGD, trainable()), SGD, trainable(), mesh)
         places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         step = make_train_step(
-            forward, sft_loss, SGD, trainable(), prepare=sft_prepare, micro_batches=parts, state_shardings=places,
+            forward,
+            sft_loss,
+            SGD,
+            trainable(),
+            prepare=sft_prepare,
+            micro_batches=parts,
+            state_shardings=places,
             batch_shardings=by_row,
         )
         state = jax.device_put(fresh(SGD), places)

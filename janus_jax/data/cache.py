@@ -50,14 +50,18 @@ def load(path) -> Groups:
         with np.load(path, allow_pickle=False) as file:
             return Groups(**{field.name: file[field.name] for field in dataclasses.fields(Groups)})
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes") from error
+        raise UserError(
+            f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes"
+        ) from error
 
 
 def join(parts) -> Groups:
     """Several caches as one."""
     parts = list(parts)
     offsets = np.cumsum([0] + [len(part.codes) for part in parts])
-    start = np.concatenate([part.start[:-1] + offset for part, offset in zip(parts, offsets)] + [offsets[-1:]])
+    start = np.concatenate(
+        [part.start[:-1] + offset for part, offset in zip(parts, offsets, strict=False)] + [offsets[-1:]]
+    )
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("prompts", "codes", "pixels", "score", "reasons", "captions")

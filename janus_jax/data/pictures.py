@@ -27,7 +27,9 @@ def batches(count: int, side: int, batch: int, seed: int, shard=(0, 1)):
     """An endless grain dataset of f32[batch, side, side, 3] in [-1, 1]; `shard` is (process, processes)."""
     dataset = grain.MapDataset.source(RandomPictures(count, side, seed)).seed(seed).shuffle()
     dataset = dataset[shard[0] :: shard[1]].repeat().map(lambda x: x.astype(np.float32) / 127.5 - 1.0)
-    return dataset.batch(batch, drop_remainder=True).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16))
+    return dataset.batch(batch, drop_remainder=True).to_iter_dataset(
+        grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
+    )
 
 
 def right_picture(rng, ask, side: int):

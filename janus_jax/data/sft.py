@@ -127,13 +127,16 @@ class Steps:
                     rows.append(self._fitting(rng, kind, bucket.length))
             judged = [kind for kind in bucket.kinds if kind.task in ("judge", "describe")]
             drawn = any(kind.task in ("draw", "redraw") for kind in bucket.kinds)
-            batches.append(collate(
-                [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
-                bucket.length, self.maker.special.pad,
-                text_targets=28 if judged else 0,
-                code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
-                pictures=max((kind.earlier + 1 for kind in judged), default=0),
-            ))
+            batches.append(
+                collate(
+                    [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
+                    bucket.length,
+                    self.maker.special.pad,
+                    text_targets=28 if judged else 0,
+                    code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
+                    pictures=max((kind.earlier + 1 for kind in judged), default=0),
+                )
+            )
         return tuple(batches)
 
     def _fitting(self, rng, kind, length):
@@ -141,7 +144,9 @@ class Steps:
             row = self.maker.make(rng, kind.task, kind.earlier)
             if len(row) <= length:
                 return row
-        raise ValueError(f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it")
+        raise ValueError(
+            f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it"
+        )
 
 
 def steps(maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):

@@ -1,7 +1,7 @@
 """The embedded world as a TFDS dataset, `shapes`: prompts, each with right and wrong pictures, as ArrayRecord.
 
-    builder = Shapes(data_dir="runs/data", file_format="array_record"); builder.download_and_prepare()
-    source = builder.as_data_source("train")          # grain reads it; TensorFlow is not needed
+builder = Shapes(data_dir="runs/data", file_format="array_record"); builder.download_and_prepare()
+source = builder.as_data_source("train")          # grain reads it; TensorFlow is not needed
 """
 
 import io
@@ -24,9 +24,9 @@ def _png(pixels) -> bytes:
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """Splits: train (3600 prompts), held_out (100 of each category). Every prompt has three right pictures and three near
-    misses, each with the verifier's score and a truthful reason. Pictures are handed over as PNG bytes: TFDS would need
-    TensorFlow to encode arrays."""
+    """Splits: train (3600 prompts), held_out (100 of each category). Every prompt has three right pictures and three
+    near misses, each with the verifier's score and a truthful reason. Pictures are handed over as PNG bytes: TFDS
+    would need TensorFlow to encode arrays."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
@@ -38,12 +38,14 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
             "reason": tfds.features.Text(),
         }
         return self.dataset_info_from_configs(
-            description="Prompts about a few coloured shapes, with right and wrong pictures, drawn by janus_jax.shapes.",
-            features=tfds.features.FeaturesDict({
-                "prompt": tfds.features.Text(),
-                "category": tfds.features.Text(),
-                "pictures": tfds.features.Sequence(picture),
-            }),
+            description="Prompts about a few coloured shapes, with right and wrong pictures, by janus_jax.shapes.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "prompt": tfds.features.Text(),
+                    "category": tfds.features.Text(),
+                    "pictures": tfds.features.Sequence(picture),
+                }
+            ),
         )
 
     def _split_generators(self, download_manager):
@@ -64,11 +66,15 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
                 pixels = render.render(compose(rng, ask), SIDE, rng)
                 reading = verify.read(pixels)
                 # what evaluation holds out is not shown in training pictures
-                if verify.matches(ask, reading) != (len(pictures) < RIGHT) or (seed == 1 and text.shows_held_out(reading)):
+                if verify.matches(ask, reading) != (len(pictures) < RIGHT) or (
+                    seed == 1 and text.shows_held_out(reading)
+                ):
                     continue
-                pictures.append({
-                    "image": _png(pixels),
-                    "score": verify.score(ask, reading),
-                    "reason": text.reason(rng, ask, reading),
-                })
+                pictures.append(
+                    {
+                        "image": _png(pixels),
+                        "score": verify.score(ask, reading),
+                        "reason": text.reason(rng, ask, reading),
+                    }
+                )
             yield index, {"prompt": prompt, "category": ask.category, "pictures": pictures}

@@ -1,6 +1,5 @@
 """Log-probabilities of a Batch's targets under the model: the one forward pass that both stages train through."""
 
-import jax
 import jax.numpy as jnp
 
 from janus_jax import density

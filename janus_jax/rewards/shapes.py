@@ -6,8 +6,8 @@ from janus_jax.shapes import text, verify
 
 
 class ShapesJudge:
-    """Calls give (rewards, right) for trajectories: per trajectory a list of R_QA in [0, 1], and a list of bools, one per
-    picture. Raises ValueError for a prompt that is not of this world."""
+    """Calls give (rewards, right) for trajectories: per trajectory a list of R_QA in [0, 1], and a list of bools,
+    one per picture. Raises ValueError for a prompt that is not of this world."""
 
     def __call__(self, trajectories):
         rewards, right = [], []

@@ -19,8 +19,20 @@ from janus_jax.shapes.scene import COLORS, MAX_ITEMS, OPPOSITE, RELATIONS, SHAPE
 from janus_jax.shapes.verify import Reading, match, matches
 
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attribution")
-PREFIXES = ("", "a picture of ", "an image of ", "a drawing of ", "a photo of ", "draw ", "please draw ", "show me ",
-            "paint ", "make a picture of ", "create ", "i would like ")
+PREFIXES = (
+    "",
+    "a picture of ",
+    "an image of ",
+    "a drawing of ",
+    "a photo of ",
+    "draw ",
+    "please draw ",
+    "show me ",
+    "paint ",
+    "make a picture of ",
+    "create ",
+    "i would like ",
+)
 ONES = ("a", "one", "a single", "exactly one", "just one")
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
 NUMBER_NAMES = {n: name for name, n in NUMBERS.items()}
@@ -36,8 +48,14 @@ HELD_OUT_COLORS = frozenset({("red", "triangle"), ("yellow", "circle"), ("blue",
 HELD_OUT_COUNTS = frozenset({(3, "triangle"), (2, "square"), (4, "circle")})
 HELD_OUT_PAIR = frozenset({"circle", "cross"})
 # (first, relation, second) with relation left or above; the mirrored wording is the same placement
-HELD_OUT_PLACES = frozenset({("square", "left", "triangle"), ("triangle", "left", "circle"),
-                             ("cross", "above", "square"), ("circle", "above", "triangle")})
+HELD_OUT_PLACES = frozenset(
+    {
+        ("square", "left", "triangle"),
+        ("triangle", "left", "circle"),
+        ("cross", "above", "square"),
+        ("circle", "above", "triangle"),
+    }
+)
 
 
 def plural(shape: str) -> str:
@@ -59,12 +77,15 @@ def phrase(rng, ask: Ask) -> str:
     return str(rng.choice(PREFIXES)) + f" {joint} ".join(texts)
 
 
-_NOUN = (rf"(?P<n{{0}}>a single|exactly one|just one|an?|{'|'.join(NUMBERS)}) "
-         rf"(?:(?P<c{{0}}>{'|'.join(COLORS)}) )?(?P<s{{0}}>{'|'.join(SHAPES)})(?:e?s)?")
+_NOUN = (
+    rf"(?P<n{{0}}>a single|exactly one|just one|an?|{'|'.join(NUMBERS)}) "
+    rf"(?:(?P<c{{0}}>{'|'.join(COLORS)}) )?(?P<s{{0}}>{'|'.join(SHAPES)})(?:e?s)?"
+)
 _JOINTS = {joint: relation for relation, joints in PLACES.items() for joint in joints} | {"and": None, "with": None}
 _PROMPT = re.compile(
     rf"(?:{'|'.join(p for p in PREFIXES if p)})?{_NOUN.format(0)}"
-    rf"(?: (?P<joint>{'|'.join(sorted(_JOINTS, key=len, reverse=True))}) {_NOUN.format(1)})?")
+    rf"(?: (?P<joint>{'|'.join(sorted(_JOINTS, key=len, reverse=True))}) {_NOUN.format(1)})?"
+)
 
 
 def parse(text: str) -> Ask:
@@ -73,8 +94,9 @@ def parse(text: str) -> Ask:
     if not found:
         raise ValueError(f"not a prompt of the shapes world: {text!r} (try: 'a red circle and a blue square')")
     groups = found.groupdict()
-    nouns = tuple(Noun(NUMBERS.get(groups[f"n{i}"], 1), groups[f"c{i}"], groups[f"s{i}"])
-                  for i in range(2) if groups[f"s{i}"])
+    nouns = tuple(
+        Noun(NUMBERS.get(groups[f"n{i}"], 1), groups[f"c{i}"], groups[f"s{i}"]) for i in range(2) if groups[f"s{i}"]
+    )
     relation = _JOINTS[groups["joint"]] if groups["joint"] else None
     if relation and any(noun.count > 1 for noun in nouns):
         raise ValueError(f"not a prompt of the shapes world: {text!r} (a placement is of one object to one other)")
@@ -103,26 +125,34 @@ def all_asks(category: str) -> list[Ask]:
     if category == "two_object":
         return [Ask(category, pair) for pair in itertools.permutations(one, 2)]
     if category == "counting":
-        return [Ask(category, (Noun(n, color, shape),))
-                for n in range(2, MAX_ITEMS + 1) for color in (None, *COLORS) for shape in SHAPES]
+        return [
+            Ask(category, (Noun(n, color, shape),))
+            for n in range(2, MAX_ITEMS + 1)
+            for color in (None, *COLORS)
+            for shape in SHAPES
+        ]
     if category == "colors":
         return [Ask(category, (noun,)) for noun in colored]
     if category == "position":
         return [Ask(category, pair, relation) for pair in itertools.permutations(one, 2) for relation in RELATIONS]
     if category == "color_attribution":
-        return [Ask(category, (a, b)) for a, b in itertools.permutations(colored, 2)
-                if a.shape != b.shape and a.color != b.color]
+        return [
+            Ask(category, (a, b))
+            for a, b in itertools.permutations(colored, 2)
+            if a.shape != b.shape and a.color != b.color
+        ]
     raise ValueError(f"unknown category {category!r}; the categories are {', '.join(CATEGORIES)}")
 
 
 def held_out(ask: Ask) -> bool:
     """Whether the question names a held-out combination."""
     nouns = ask.nouns
-    return (any((noun.color, noun.shape) in HELD_OUT_COLORS for noun in nouns)
-            or any((noun.count, noun.shape) in HELD_OUT_COUNTS for noun in nouns)
-            or (len(nouns) == 2 and {noun.shape for noun in nouns} == HELD_OUT_PAIR)
-            or (ask.relation is not None
-                and _place(nouns[0].shape, ask.relation, nouns[1].shape) in HELD_OUT_PLACES))
+    return (
+        any((noun.color, noun.shape) in HELD_OUT_COLORS for noun in nouns)
+        or any((noun.count, noun.shape) in HELD_OUT_COUNTS for noun in nouns)
+        or (len(nouns) == 2 and {noun.shape for noun in nouns} == HELD_OUT_PAIR)
+        or (ask.relation is not None and _place(nouns[0].shape, ask.relation, nouns[1].shape) in HELD_OUT_PLACES)
+    )
 
 
 def _held_out_text(text):
@@ -170,8 +200,10 @@ def held_out_prompts(per_category: int, seed: int = 0) -> list[str]:
             if category != "single_object" or _held_out_text(text):
                 texts.setdefault(text)
             if tries > 1000 + 200 * per_category:
-                raise ValueError(f"category {category} has only about {len(texts)} held-out prompts, "
-                                 f"not {per_category}: ask for fewer")
+                raise ValueError(
+                    f"category {category} has only about {len(texts)} held-out prompts, "
+                    f"not {per_category}: ask for fewer"
+                )
         prompts += list(texts)
     return prompts
 
@@ -193,8 +225,10 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
         if ask.relation:
             first, second = ask.nouns
             side = PLACES[ask.relation][0]
-            return pick(f"Yes, the {first.shape} is {side} the {second.shape}.",
-                        f"Yes, there is {_noun_text(first)} {side} {_noun_text(second)}.")
+            return pick(
+                f"Yes, the {first.shape} is {side} the {second.shape}.",
+                f"Yes, there is {_noun_text(first)} {side} {_noun_text(second)}.",
+            )
         what = " and ".join(_noun_text(noun) for noun in ask.nouns)
         verb = "are" if ask.nouns[0].count > 1 else "is"
         return pick(f"Yes, there {verb} {what}.", f"Yes, the picture shows {what}.")
@@ -214,6 +248,8 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
             has = NUMBER_NAMES.get(count, "many")
             what = f"{color}{noun.shape if count == 1 else plural(noun.shape)}"
             verb = "is" if count == 1 else "are"
+            if (count, noun.shape) in HELD_OUT_COUNTS:
+                return pick(f"No, there are not {want} {what}.", f"No, it does not show {want} {what}.")
             return pick(f"No, there {verb} {has} {what}, not {want}.", f"No, it shows {has} {what} instead of {want}.")
     if matched.missing and matched.extra:
         lost = matched.missing[0]
@@ -221,31 +257,39 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
         if other.shape == lost.shape:  # then the colour is what is wrong
             if (other.color, other.shape) in HELD_OUT_COLORS:
                 return f"No, the {lost.shape} is not {lost.color}."
-            return pick(f"No, the {lost.shape} is {other.color}, not {lost.color}.",
-                        f"No, the {lost.shape} is {other.color} instead of {lost.color}.")
-        return pick(f"No, there is {_item_text(other, named)}, not {_noun_text(lost)}.",
-                    f"No, it shows {_item_text(other, named)} instead of {_noun_text(lost)}.")
+            return pick(
+                f"No, the {lost.shape} is {other.color}, not {lost.color}.",
+                f"No, the {lost.shape} is {other.color} instead of {lost.color}.",
+            )
+        return pick(
+            f"No, there is {_item_text(other, named)}, not {_noun_text(lost)}.",
+            f"No, it shows {_item_text(other, named)} instead of {_noun_text(lost)}.",
+        )
     if matched.missing:
         lost = _noun_text(matched.missing[0])[2:]
         return pick(f"No, there is no {lost}.", f"No, the {lost} is missing.")
     if matched.extra:
         other = matched.extra[0]
-        return pick(f"No, there is also {_item_text(other, named)}.",
-                    f"No, the {_item_text(other, named, article=False)} should not be there.")
+        return pick(
+            f"No, there is also {_item_text(other, named)}.",
+            f"No, the {_item_text(other, named, article=False)} should not be there.",
+        )
     first, second = (found[0] for found in matched.found)
     actual = next((r for r in RELATIONS if relation_holds(r, first, second)), None)
     if actual is None or _place(first.shape, actual, second.shape) in HELD_OUT_PLACES:
         return f"No, the {first.shape} is not {PLACES[ask.relation][0]} the {second.shape}."
-    return pick(f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}, not {SIDES[ask.relation]}.",
-                f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}.")
+    return pick(
+        f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}, not {SIDES[ask.relation]}.",
+        f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}.",
+    )
 
 
 QUESTION = "What is in the picture?"
 
 
 def caption(reading: Reading) -> str:
-    """What a picture shows and where, in reading order: the answer to QUESTION. A colour that would name a held-out pair
-    is left out."""
+    """What a picture shows and where, in reading order: the answer to QUESTION. A colour that would name a held-out
+    pair is left out."""
     places = []
     for item in reading.items:
         row, column = (min(int(3 * place), 2) for place in (item.y, item.x))

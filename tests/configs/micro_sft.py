@@ -7,10 +7,12 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.preset = "shapes"
-    config.model = ConfigDict({
-        "llama": {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 32, "mlp": 128},
-        "siglip": {"width": 32, "layers": 1, "heads": 2, "mlp": 64},
-    })
+    config.model = ConfigDict(
+        {
+            "llama": {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 32, "mlp": 128},
+            "siglip": {"width": 32, "layers": 1, "heads": 2, "mlp": 64},
+        }
+    )
     config.init = ""
     config.vq = ""
     config.cache = ""
