@@ -21,17 +21,17 @@ def get_config():
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))
-    config.buckets = ((56, (("draw", 0, 12),)), (76, (("judge", 0, 12), ("describe", 0, 8))))
+    config.buckets = ((56, (("draw", 0, 14),)), (76, (("judge", 0, 10), ("describe", 0, 10))))
     config.micro_batches = 1
-    config.shares = (4, 4, 0, 2)  # draw, judge, redraw, describe
+    config.shares = (4, 3, 0, 3)  # draw, judge, redraw, describe
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
-    config.steps = 1600
+    config.steps = 2200
     config.decay_steps = 0  # of the cosine; 0 = steps
-    config.learning_rate = 2e-3
+    config.learning_rate = 1e-3
     config.final_learning_rate = 2e-4
     config.warmup = 100
     config.weight_decay = 0.05
-    config.log_every = 100
+    config.log_every = 50
     config.save_every = 500
     return config

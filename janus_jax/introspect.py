@@ -15,7 +15,6 @@ from janus_jax import images, sample, tokens
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 
-
 DEFAULT_SAMPLING = Sampling()
 
 

@@ -97,7 +97,7 @@ def test_ids_of_the_tiny_tokenizer():
 
 def drawn_rows():
     first = Row()
-    first.add_text([1, 20, 21, 6], uncond=[1, 3, 3, 6])
+    first.add_text([1, 3, 21, 6], uncond=[1, 3, 3, 6])  # a PAD in a prompt is real
     first.add_codes([9, 8], group=2)
     first.add_text([7, 30])
     first.add_codes([5, 4], group=3, extras=[{"advantage": 0.5}, {"advantage": -1.5, "old_logps": -2.0}])
@@ -111,7 +111,7 @@ def drawn_rows():
 def test_a_row_is_what_was_appended():
     first, second = drawn_rows()
     assert len(first) == 10 and len(second) == 8
-    assert first.ids == [1, 20, 21, 6, 9, 8, 7, 30, 5, 4]
+    assert first.ids == [1, 3, 21, 6, 9, 8, 7, 30, 5, 4]
     assert first.uncond == [1, 3, 3, 6, 9, 8, 7, 30, 5, 4]
     assert first.kind == [TEXT] * 4 + [CODE] * 2 + [TEXT] * 2 + [CODE] * 2
     assert second.kind == [TEXT] * 2 + [SEEN] * 3 + [TEXT] * 3
@@ -133,7 +133,7 @@ def test_collate_by_hand():
         guided=True,
     )
     assert batch.ids.tolist() == [
-        [3, 1, 20, 21, 6, 9, 8, 7, 30, 5, 4],
+        [3, 1, 3, 21, 6, 9, 8, 7, 30, 5, 4],
         [3, 3, 3, 1, 6, 0, 0, 0, 11, 40, 2],
     ]
     assert batch.uncond_ids.tolist() == [

@@ -75,6 +75,9 @@ def test_letterbox_and_crop_by_hand():
     got = images.for_understanding(wide, 32)  # 32 x 16, eight rows of grey above
     np.testing.assert_allclose(got[8:24], np.broadcast_to([-1.0, 1.0, -1.0], (16, 32, 3)), atol=1e-6)
     np.testing.assert_allclose(got[[0, 7, 24, 31]], np.full((4, 32, 3), grey), atol=1e-6)
+    # the short side is truncated: int(29 / 30 x 32) = 30, where rounding gives 31 and another offset
+    got = images.for_understanding(Image.new("RGB", (30, 29), (255, 0, 0)), 32)
+    np.testing.assert_allclose(got[:, 5, 0], [grey, *[1.0] * 30, grey], atol=1e-6)
     # left half blue, right half white: the crop takes the middle
     halves = np.zeros((8, 16, 3), np.uint8)
     halves[:, :8, 2] = 255

@@ -115,7 +115,7 @@ class Projector(nn.Module):
         # apart.
         x = Linear(self.hidden, hidden, nn.initializers.lecun_normal(), self.dtype, self.dtype, name="fc1")(x)
         x = nn.gelu(x, approximate=False)
-        return Linear(self.out, out, nn.initializers.normal(0.02), self.dtype, self.out_dtype, name="fc2")(x)
+        return Linear(self.out, out, nn.initializers.lecun_normal(), self.dtype, self.out_dtype, name="fc2")(x)
 
 
 class Linear(nn.Module):

@@ -118,9 +118,10 @@ class Attention(nn.Module):
         """
         D, N, K, H = self.width, self.heads, self.kv_heads, self.head_dim
         normal = nn.initializers.normal
-        q = self.param("q", normal(0.02), (D, N, H), jnp.float32).astype(self.dtype)
-        k = self.param("k", normal(0.02), (D, K, H), jnp.float32).astype(self.dtype)
-        v = self.param("v", normal(0.02), (D, K, H), jnp.float32).astype(self.dtype)
+        std = D**-0.5  # by fan-in: at small widths a fixed 0.02 leaves attention uniform for a long time
+        q = self.param("q", normal(std), (D, N, H), jnp.float32).astype(self.dtype)
+        k = self.param("k", normal(std), (D, K, H), jnp.float32).astype(self.dtype)
+        v = self.param("v", normal(std), (D, K, H), jnp.float32).astype(self.dtype)
         o = self.param("o", normal(self.out_std), (N, H, D), jnp.float32).astype(self.dtype)
 
         q = rotate(sharding.einsum("BTD,DNH->BTNH", x, q, ("batch", "length", "heads", "head_dim")), angles)
@@ -153,8 +154,8 @@ class MLP(nn.Module):
     def __call__(self, x):
         D, F = self.width, self.mlp
         normal = nn.initializers.normal
-        gate = self.param("gate", normal(0.02), (D, F), jnp.float32).astype(self.dtype)
-        up = self.param("up", normal(0.02), (D, F), jnp.float32).astype(self.dtype)
+        gate = self.param("gate", normal(D**-0.5), (D, F), jnp.float32).astype(self.dtype)
+        up = self.param("up", normal(D**-0.5), (D, F), jnp.float32).astype(self.dtype)
         down = self.param("down", normal(self.out_std), (F, D), jnp.float32).astype(self.dtype)
         inner = ("batch", "length", "mlp")
         h = nn.silu(sharding.einsum("BTD,DF->BTF", x, gate, inner)) * sharding.einsum("BTD,DF->BTF", x, up, inner)
@@ -201,8 +202,7 @@ class Llama(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        normal = nn.initializers.normal(0.02)
-        self.embed_tokens = self.param("embed_tokens", normal, (cfg.vocab_size, cfg.width), jnp.float32)
+        self.embed_tokens = self.param("embed_tokens", nn.initializers.normal(0.5), (cfg.vocab_size, cfg.width), jnp.float32)
         in_axes = (0, nn.broadcast, nn.broadcast, nn.broadcast)
         self.layers = stack(Block, cfg.layers, scan=self.scan, remat=self.remat, in_axes=in_axes)(
             width=cfg.width,
@@ -212,11 +212,11 @@ class Llama(nn.Module):
             mlp_width=cfg.mlp,
             eps=cfg.norm_eps,
             # 2L branches add up in the residual stream.
-            out_std=0.02 / math.sqrt(2 * cfg.layers),
+            out_std=1 / math.sqrt(2 * cfg.layers * cfg.width),
             dtype=self.dtype,
         )
         self.norm = RMSNorm(cfg.norm_eps, self.dtype)
-        self.lm_head = self.param("lm_head", normal, (cfg.width, cfg.vocab_size), jnp.float32)
+        self.lm_head = self.param("lm_head", nn.initializers.normal(0.02), (cfg.width, cfg.vocab_size), jnp.float32)
 
     def embed(self, ids: Array) -> Array:
         """ids i32[B,T] -> [B,T,D]."""
