@@ -26,8 +26,9 @@ def get_config():
     config.shares = (4, 3, 0, 3)  # draw, judge, redraw, describe
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
-    config.steps = 2200
-    config.decay_steps = 0  # of the cosine; 0 = steps
+    config.cfg_weight = 1.0  # the guidance that commands will draw with: so small a model does better without
+    config.steps = 1111
+    config.decay_steps = 2200  # of the cosine; 0 = steps
     config.learning_rate = 1e-3
     config.final_learning_rate = 2e-4
     config.warmup = 100

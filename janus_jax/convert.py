@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from janus_jax import cli, loading
+from janus_jax import checkpoint, cli, loading
 from janus_jax.errors import UserError
 
 
@@ -27,7 +27,8 @@ def main(argv):
     if args.dst.exists() and args.dst.resolve() == source.resolve():
         raise UserError("--src and --dst are the same folder: choose another --dst")
     model, params, processor = loading.load(source)
-    loading.save(args.dst, model, params, processor, jnp.dtype(args.dtype) if args.dtype else None)
+    guidance = checkpoint.read_config(source).get("cfg_weight")
+    loading.save(args.dst, model, params, processor, jnp.dtype(args.dtype) if args.dtype else None, guidance)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def main(argv):
         n=len(outcomes),
         seconds=round(time.time() - began, 1),
         seed=args.seed,
-        cfg=args.cfg,
+        cfg=sampling.cfg_weight,
     )
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     lines = "".join(json.dumps(outcome) + "\n" for outcome in outcomes)

@@ -22,7 +22,7 @@ from janus_jax.storyboard import storyboard
 
 def add_sampling_flags(parser) -> None:
     """The flags that say how to draw."""
-    parser.add_argument("--cfg", type=float, default=5.0, help="guidance weight, 1 = none (default 5)")
+    parser.add_argument("--cfg", type=float, help="guidance weight, 1 = none (default: the checkpoint's own, else 5)")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--image-top-k", type=int)
     parser.add_argument("--image-top-p", type=float)
@@ -35,9 +35,10 @@ def add_sampling_flags(parser) -> None:
 
 def sampling_of(args) -> Sampling:
     """The Sampling that the flags describe. Raises UserError for values out of range."""
+    cfg_weight = loading.guidance_of(args.checkpoint) if args.cfg is None else args.cfg
     try:
         return Sampling(
-            args.cfg,
+            cfg_weight,
             args.temperature,
             args.image_top_k,
             args.image_top_p,

@@ -81,9 +81,16 @@ def load_vq(path):
     return model, checkpoint.load_params(folder, abstract, jnp.float32)
 
 
-def save(folder, model: Janus, params, processor: Processor, dtype=None) -> None:
-    """Writes an own checkpoint that `load` reads; see checkpoint.save_model."""
+def guidance_of(path, otherwise: float = 5.0) -> float:
+    """The guidance weight that a checkpoint was trained to be drawn with, or `otherwise` where it does not say."""
+    return float(checkpoint.read_config(find(path)).get("cfg_weight", otherwise))
+
+
+def save(folder, model: Janus, params, processor: Processor, dtype=None, cfg_weight: float | None = None) -> None:
+    """Writes an own checkpoint that `load` reads; see checkpoint.save_model. cfg_weight: the guidance to draw with."""
     config = {"kind": "janus", "model": model.cfg.to_dict()}
+    if cfg_weight is not None:
+        config["cfg_weight"] = cfg_weight
     tokenizer = processor.tokenizer
     checkpoint.save_model(folder, config, params, {tokenizer.file_name: tokenizer.content}, dtype)
 

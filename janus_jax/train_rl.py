@@ -240,7 +240,7 @@ def train(config, workdir, mesh):
         if done > saved:
             checkpoints.save(done, {"state": state}, {"config": json.loads(config.to_json_best_effort())})
     if done >= config.steps:
-        loading.save(workdir / "model", model, state.params, processor)
+        loading.save(workdir / "model", model, state.params, processor, cfg_weight=config.cfg_weight)
 
 
 if __name__ == "__main__":
