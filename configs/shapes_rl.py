@@ -30,8 +30,8 @@ def get_config():
     config.max_logp_gap = 0.01
     config.steps = 60
     config.schedule = "cosine"
-    config.learning_rate = 1e-4
-    config.turn_learning_rate = 1e-4
+    config.learning_rate = 2e-4
+    config.turn_learning_rate = 2e-4
     config.final_learning_rate = 2e-5
     config.warmup = 5
     config.turn_step = 30

@@ -104,10 +104,12 @@ def layout(kind: str, model, processor, prompt_tokens: int, rounds: int, reason_
     )
 
 
-def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Layout, seen_tokens: int):
-    """(painter's Batch with guidance rows, judge's Batch) of the trajectories; old_logps are the sampler's,
-    ref_logps are left zero. A trajectory is one causal sequence per role, so one pass scores all its pictures, or
-    all its words."""
+def pg_batch(kind, trajectories, credited: Credited, processor, shapes: Layout, seen_tokens: int, guided: bool = True):
+    """(painter's Batch, judge's Batch) of the trajectories; old_logps are the sampler's, ref_logps are left zero.
+
+    A trajectory is one causal sequence per role, so one pass scores all its pictures, or all its words. guided: whether
+    pictures were drawn under guidance; then the painter's batch has unconditional ids, too.
+    """
     think = processor.encode(tokens.THINK, bos=False)
     onward = processor.encode(tokens.NEXT, bos=False)
     special = processor.special
@@ -157,7 +159,7 @@ def pg_batch(kind: str, trajectories, credited: Credited, processor, shapes: Lay
         judges.append(judge)
     names = ("advantage", "old_logps", "ref_logps")
     return (
-        collate(painters, shapes.painter, special.pad, code_targets=shapes.code_targets, extras=names, guided=True),
+        collate(painters, shapes.painter, special.pad, code_targets=shapes.code_targets, extras=names, guided=guided),
         collate(
             judges,
             shapes.judge,

@@ -205,7 +205,13 @@ def train(config, workdir, mesh):
                 rewards, right = judge(trajectories)
                 credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
                 batches = rollout.pg_batch(
-                    config.credit, trajectories, credited, processor, shapes, model.cfg.siglip.tokens
+                    config.credit,
+                    trajectories,
+                    credited,
+                    processor,
+                    shapes,
+                    model.cfg.siglip.tokens,
+                    guided=sampling.cfg_weight != 1.0,
                 )
                 batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batches)
                 ref_codes, ref_text = score(reference, batches)

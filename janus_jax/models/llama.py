@@ -202,7 +202,9 @@ class Llama(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        self.embed_tokens = self.param("embed_tokens", nn.initializers.normal(0.5), (cfg.vocab_size, cfg.width), jnp.float32)
+        self.embed_tokens = self.param(
+            "embed_tokens", nn.initializers.normal(0.5), (cfg.vocab_size, cfg.width), jnp.float32
+        )
         in_axes = (0, nn.broadcast, nn.broadcast, nn.broadcast)
         self.layers = stack(Block, cfg.layers, scan=self.scan, remat=self.remat, in_axes=in_axes)(
             width=cfg.width,
