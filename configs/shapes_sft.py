@@ -23,8 +23,8 @@ def get_config():
     )
     config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
     config.verdict_share = 0.8
-    config.steps = 800
-    config.decay_steps = 0
+    config.steps = 403
+    config.decay_steps = 800
     config.learning_rate = 8e-4
     config.final_learning_rate = 2e-5
     config.warmup = 30

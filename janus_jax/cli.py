@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from janus_jax.errors import UserError
@@ -36,15 +36,25 @@ def parse_config(argv, doc: str):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values)
     flags.DEFINE_string("workdir", None, "where checkpoints, metrics and the model go", flag_values=values)
+    # config_flags looks for its overrides in sys.argv, whatever it is given
+    command, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
-        rest = values([sys.argv[0], *argv])
+        rest = values(sys.argv)
+        config, workdir = values.config, values.workdir
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-        raise UserError(f"{' '.join(str(error).split())} (see the configuration file for its keys)") from error
+        reason = " ".join(str(error).split())
+        if isinstance(error, (AttributeError, KeyError)):
+            reason = f"unknown key config.{reason.strip(chr(34) + chr(39))}"
+        raise UserError(f"{reason} (see the configuration file for its keys)") from error
+    finally:
+        sys.argv = command
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are --config, --workdir and --config.key=value")
-    if values.config is None or values.workdir is None:
+    if config is None or workdir is None:
         raise UserError("both are needed: --config configs/NAME.py --workdir DIR")
-    return values.config, Path(values.workdir)
+    if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
+        raise UserError("the configuration file cannot be read: --config takes a Python file with get_config()")
+    return config, Path(workdir)
 
 
 class Stop:

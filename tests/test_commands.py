@@ -27,7 +27,7 @@ def refused(main, *argv):
 def test_config_flags(main, tmp_path):
     config = {train_vq.main: VQ, train_sft.main: SFT, train_rl.main: RL}[main]
     assert "config.nonsense" in refused(main, "--config", config, "--workdir", tmp_path, "--config.nonsense=1")
-    assert "steps" in refused(main, "--config", config, "--workdir", tmp_path, "--config.steps=many")
+    assert "seed" in refused(main, "--config", config, "--workdir", tmp_path, "--config.seed=many")
     assert "--workdir" in refused(main, "--config", config)
     refused(main, "--config", tmp_path / "absent.py", "--workdir", tmp_path)
     refused(main, "--config", config, "--workdir", tmp_path, "stray")
@@ -54,7 +54,8 @@ def test_missing_and_foreign_checkpoints(tmp_path):
 
 
 def test_another_size(tmp_path):
-    flags = ("--config", SFT, "--workdir", tmp_path / "w", "--config.init=shapes-sft", "--config.preset=1b")
+    micro = Path(__file__).parent / "configs" / "micro_sft.py"
+    flags = ("--config", micro, "--workdir", tmp_path / "w", "--config.init=shapes-sft", "--config.preset=1b")
     cache = tmp_path / "cache.npz"
     assert "not a cache" in refused(train_sft.main, *flags, f"--config.cache={cache}")
     with pytest.raises(UserError, match="vocab_size"):

@@ -199,7 +199,7 @@ def held_out_prompts(per_category: int, seed: int = 0) -> list[str]:
             tries += 1
             if category != "single_object" or _held_out_text(text):
                 texts.setdefault(text)
-            if tries > 1000 + 200 * per_category:
+            if tries > 1000 + 40 * len(texts):
                 raise ValueError(
                     f"category {category} has only about {len(texts)} held-out prompts, "
                     f"not {per_category}: ask for fewer"
