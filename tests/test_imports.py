@@ -13,7 +13,7 @@ LAYERS = [
     "models data shapes rewards",
     "sample train_step checkpoint loading",
     "introspect editing rollout scores storyboard loop cli __init__",
-    "train_vq train_sft train_rl cache_codes generate evaluate",  # the commands
+    "compare convert train_vq train_sft train_rl cache_codes generate evaluate",  # the commands
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.

@@ -121,14 +121,14 @@ def test_final_is_the_first_yes_else_the_last():
 
 def test_the_batch_size_does_not_matter():
     finished = []
-    got = draw(batch=4, progress=finished.append)
+    got = draw(batch=4, always=True, progress=finished.append)
     assert finished == [4, 4]
-    same(got, [until_yes(t) for t in drawn()])
+    same(got, drawn())
 
 
 def test_neither_do_the_other_prompts_and_samples():
-    got = draw(prompts=PROMPTS[1:], samples=3, batch=4)
-    same(got, [until_yes(t) for t in drawn()[4:7]])
+    got = draw(prompts=PROMPTS[1:], samples=3, batch=4, always=True)
+    same(got, drawn()[4:7])
     # alone, the first prompt is padded less; and fewer rounds are the beginning of more
     got = draw(prompts=PROMPTS[:1], samples=2, rounds=1)
     assert all(len(t.rounds) == 1 for t in got)
