@@ -159,7 +159,7 @@ def speak(
     return cache, ids, logps, p_yes
 
 
-@functools.partial(jax.jit, donate_argnames="cache")
+@jax.jit
 def take_rows(cache: Cache, rows) -> Cache:
     """The cache of some rows i32[N], in that order; rows may repeat."""
     return cache.replace(k=cache.k[:, rows], v=cache.v[:, rows], mask=cache.mask[rows], count=cache.count[rows])

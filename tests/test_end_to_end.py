@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax import cache_codes, checkpoint, generate, loading, train_rl, train_sft
+from janus_jax import cache_codes, checkpoint, loading
 from janus_jax.data import cache, shapes_dataset
 from janus_jax.shapes import text
 
@@ -50,16 +50,27 @@ def sft_flags(world, workdir):
     return ["--config", MICRO, "--workdir", str(workdir), f"--config.vq={vq}", f"--config.cache={labelled}"]
 
 
-@pytest.fixture
-def promotion():
-    """optax's schedules mix int steps with float rates, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+def environment(tmp_path):
+    """One CPU device, as on a user's machine, and a compilation cache that the commands of a test share."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
-def test_recipe(world, tmp_path, promotion):
+def command(tmp_path, module, *flags):
+    """Runs a command to its end, which must be a good one."""
+    line = [sys.executable, "-m", f"janus_jax.{module}", *map(str, flags)]
+    run = subprocess.run(line, env=environment(tmp_path), capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+
+
+def test_recipe(world, tmp_path):
     sft = tmp_path / "sft"
-    train_sft.main(sft_flags(world, sft))
+    command(tmp_path, "train_sft", *sft_flags(world, sft))
     losses = [line["loss"] for line in metrics(sft)]
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
     assert {line["skipped"] for line in metrics(sft)} == {0.0}
@@ -80,10 +91,8 @@ def test_recipe(world, tmp_path, promotion):
         "storyboard_every": 5,
         "credit": "released/own_prompt",
     }
-    train_rl.main(
-        ["--config", str(ROOT / "configs" / "shapes_rl.py"), "--workdir", str(rl)]
-        + [f"--config.{key}={value}" for key, value in flags.items()]
-    )
+    settings = [f"--config.{key}={value}" for key, value in flags.items()]
+    command(tmp_path, "train_rl", "--config", ROOT / "configs" / "shapes_rl.py", "--workdir", rl, *settings)
     lines = metrics(rl)
     assert max(line["logp_gap"] for line in lines) < 1e-3  # the density trained is the density sampled
     # nothing this model draws is right, so what there is to learn is to say so
@@ -96,22 +105,8 @@ def test_recipe(world, tmp_path, promotion):
     assert not all(jax.tree.leaves(same["llama"]))
 
     out = tmp_path / "out"
-    generate.main(
-        [
-            "--checkpoint",
-            str(rl),
-            "--prompt",
-            "a red circle",
-            "--samples",
-            "2",
-            "--rounds",
-            "2",
-            "--out",
-            str(out),
-            "--max-reason-tokens",
-            "6",
-        ]
-    )
+    flags = ("--samples", 2, "--rounds", 2, "--max-reason-tokens", 6, "--out", out)
+    command(tmp_path, "generate", "--checkpoint", rl, "--prompt", "a red circle", *flags)
     records = [json.loads(line) for line in (out / "trajectories.jsonl").read_text().splitlines()]
     assert [record["sample"] for record in records] == [0, 1]
     for record in records:
@@ -121,17 +116,9 @@ def test_recipe(world, tmp_path, promotion):
 
 
 def test_killed_and_resumed(world, tmp_path):
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
     def start(workdir):
-        command = [sys.executable, "-m", "janus_jax.train_sft", *sft_flags(world, workdir)]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        line = [sys.executable, "-m", "janus_jax.train_sft", *sft_flags(world, workdir)]
+        return subprocess.Popen(line, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
 
     def when(condition, process):
         deadline = time.time() + 300
