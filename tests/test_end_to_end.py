@@ -115,15 +115,16 @@ def test_recipe(world, tmp_path):
     assert (out / "storyboard.png").is_file()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(world, tmp_path):
     def start(workdir):
         line = [sys.executable, "-m", "janus_jax.train_sft", *sft_flags(world, workdir)]
-        return subprocess.Popen(line, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(line, env=environment(tmp_path), stderr=subprocess.DEVNULL)
 
     def when(condition, process):
         deadline = time.time() + 300
         while not condition():
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None
             assert time.time() < deadline
             time.sleep(0.01)
 
@@ -147,7 +148,7 @@ def test_killed_and_resumed(world, tmp_path):
     assert not (cut / "model").exists()
 
     process = start(cut)
-    assert process.wait(300) == 0, process.stderr.read()
+    assert process.wait(300) == 0
     final = {line["step"]: line["loss"] for line in metrics(cut)}
     assert final == {line["step"]: line["loss"] for line in metrics(whole)}  # to the bit
     assert (cut / "model" / checkpoint.PARAMS).read_bytes() == (whole / "model" / checkpoint.PARAMS).read_bytes()
