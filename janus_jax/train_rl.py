@@ -181,7 +181,7 @@ def train(config, workdir, mesh):
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:
-            state = checkpoints.restore(first, {"state": abstract}, ["config"])["state"]
+            state = checkpoints.restore(first, {"state": abstract})["state"]
         done = saved = first or 0
         with cli.progress(done, config.steps, "rl") as bar:
             while done < config.steps and not stop:

@@ -109,8 +109,9 @@ def make_train_step(
         updates, opt_state = tx.update(grads, state.opt_state, kept)
         fresh = optax.apply_updates(kept, updates)
         # A non-finite gradient leaves everything but the step as it was.
-        keep_old = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
-        fresh, opt_state = keep_old(fresh, kept), keep_old(opt_state, state.opt_state)
+        fresh, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (fresh, opt_state), (kept, state.opt_state)
+        )
         metrics |= {
             "grad_norm": norm,
             "update_norm": optax.tree.norm(updates),
