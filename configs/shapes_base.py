@@ -21,16 +21,17 @@ def get_config():
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))
-    config.buckets = ((56, (("draw", 0, 14),)), (76, (("judge", 0, 10), ("describe", 0, 10))))
+    config.buckets = ((56, (("draw", 0, 20),)), (76, (("judge", 0, 14), ("describe", 0, 8))))
     config.micro_batches = 1
     config.shares = (4, 3, 0, 3)  # draw, judge, redraw, describe
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
     config.cfg_weight = 1.0  # the guidance that commands will draw with: so small a model does better without
-    config.steps = 1111
-    config.decay_steps = 2200  # of the cosine; 0 = steps
+    config.steps = 3000
+    config.decay_steps = 0  # of the cosine; 0 = steps
+    config.optimizer = "muon"  # or "adamw"
     config.learning_rate = 1e-3
-    config.final_learning_rate = 2e-4
+    config.final_learning_rate = 5e-5
     config.warmup = 100
     config.weight_decay = 0.05
     config.log_every = 50

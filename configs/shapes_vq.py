@@ -19,18 +19,19 @@ def get_config():
         z_channels=32,
         codebook_size=256,
         code_dim=8,
-        groups=2,
-        attention=True,
+        groups=1,
+        attention=False,
+        local_norm=True,  # codes of an object shall not depend on what else is in the picture
     )
     config.pictures = 50_000  # size of the (drawn on demand) training set
     config.batch = 16
-    config.steps = (1200, 1200, 800)  # of the three phases: without quantisation, with codes, with one ground code
+    config.steps = (1000, 1500, 800)  # of the three phases: without quantisation, with codes, with one ground code
     config.learning_rates = (4e-3, 2e-3, 2e-3)
     config.final_learning_rate = 5e-5
     config.warmup = 50
     config.weight_decay = 0.0
     config.commitment = 0.25
-    config.entropy = (0.0, 0.05, 0.0)  # of the three phases: even use is no aim once the ground is one code
+    config.entropy = (0.0, 0.0, 0.0)  # of the three phases: even use is no aim once the ground is one code
     config.temperature = 0.1
     config.log_every = 50
     config.save_every = 300

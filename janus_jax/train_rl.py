@@ -79,7 +79,7 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
             metrics[f"entropy_{name}"] = jnp.sum(output[f"{name}_entropy"] * targets.weight)
             live = targets.weight > 0
             gap = jnp.max(jnp.where(live, jnp.abs(output[name] - old), 0.0))
-            metrics["logp_gap"] = jnp.maximum(metrics.get("logp_gap", 0.0), gap)
+            metrics["max_logp_gap"] = jnp.maximum(metrics.get("max_logp_gap", 0.0), gap)
         return total, metrics
 
     return loss
@@ -153,7 +153,7 @@ def train(config, workdir, mesh):
     def initial(params):
         return train_step.init_state(params, tx, trainable)
 
-    abstract = train_step.abstract_state(lambda: initial(reference), tx, trainable, mesh)
+    abstract = train_step.abstract_state(lambda: initial(reference), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     forward = make_forward(model, sampling, (special.yes, special.no))
@@ -223,15 +223,15 @@ def train(config, workdir, mesh):
                 for update in range(config.updates):
                     state, values = step(state, batches)
                     if update == 0:
-                        gap = values["logp_gap"]  # sampler against trainer, before anything was learnt
-                values = {**jax.device_get(values), "logp_gap": float(gap)}
+                        gap = values["max_logp_gap"]  # sampler against trainer, before anything was learnt
+                values = {**jax.device_get(values), "max_logp_gap": float(gap)}
                 clock.append(time.time())
                 done += 1
                 phases = dict(zip(("seconds_draw", "seconds_score", "seconds_train"), np.diff(clock), strict=True))
                 written = metrics.write(done, {**values, **describe(trajectories, rewards, right), **phases})
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
-                if not written["logp_gap"] <= config.max_logp_gap:
+                if not written["max_logp_gap"] <= config.max_logp_gap:
                     raise UserError(
                         f"sampler and trainer differ by {written['logp_gap']:.3g} in a log-probability (limit "
                         f"{config.max_logp_gap}): the density trained is not the one sampled"

@@ -145,12 +145,17 @@ def main(argv):
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
         trainable = trainable_leaves(params, config.frozen)
-        decays = train_step.split(sharding.match(optim.DECAY_RULES, params), trainable)[0]
+        kept = train_step.split(params, trainable)[0]
+        decays = sharding.match(optim.DECAY_RULES, kept)
         schedule = optim.warmup_cosine(
             config.learning_rate, config.final_learning_rate, config.warmup, config.decay_steps or config.steps
         )
-        tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays)
-        abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh)
+        try:
+            settings = {"weight_decay": config.weight_decay, "decay_mask": decays}
+            tx = optim.named(config.optimizer, schedule, kept, **settings)
+        except ValueError as error:
+            raise UserError(f"{error}: set --config.optimizer") from error
+        abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
         step = train_step.make_train_step(

@@ -41,19 +41,28 @@ def init_state(params, tx, trainable) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(split(params, trainable)[0]))
 
 
-def abstract_state(initial: Callable, tx, trainable, mesh, rules=sharding.PARAM_RULES) -> TrainState:
+def abstract_state(initial: Callable, mesh, rules=sharding.PARAM_RULES) -> TrainState:
     """The state that `initial()` would make, as ShapeDtypeStructs with shardings: parameters by `rules` (see
-    sharding.py), optimizer moments like their parameters, everything else replicated."""
+    sharding.py), optimizer moments (leaves whose path ends in a parameter's and that have its shape) like their
+    parameters, everything else replicated."""
     abstract = jax.eval_shape(initial)
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     of_params = sharding.param_shardings(abstract.params, mesh, rules)
-    of_moments = optax.tree_map_params(
-        tx,
-        lambda _, place: place,
-        abstract.opt_state,
-        split(of_params, trainable)[0],
-        transform_non_params=lambda _: replicated,
-    )
+    by_path = {
+        path: (leaf.shape, place)
+        for (path, leaf), (_, place) in zip(sharding.paths(abstract.params), sharding.paths(of_params), strict=True)
+    }
+
+    def of_moment(path, leaf):
+        names = path.split("/")
+        for first in range(len(names)):
+            shape, place = by_path.get("/".join(names[first:]), (None, None))
+            if shape == leaf.shape:
+                return place
+        return replicated
+
+    moments = [of_moment(path, leaf) for path, leaf in sharding.paths(abstract.opt_state)]
+    of_moments = jax.tree.unflatten(jax.tree.structure(abstract.opt_state), moments)
     places = TrainState(replicated, of_params, of_moments)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, places
@@ -73,7 +82,8 @@ def make_train_step(
 ):
     """Builds the jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
 
-    forward(params, batch) -> outputs; loss(outputs, batch) -> (f32[] sum, {name: f32[] sum}).
+    forward(params, batch) -> outputs; loss(outputs, batch) -> (f32[] sum, {name: f32[]}), where metrics are sums too,
+    but for those called max_*, which are non-negative maxima.
     prepare(batch) sees the whole batch and may rewrite it (normalised weights, say).
     trainable: a tree of bools like params; the rest gets no gradient, is not updated and is bit for bit unchanged.
     micro_batches: the batch's leading axis is cut into that many parts, whose gradients are summed.
@@ -97,7 +107,12 @@ def make_train_step(
             parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
 
             def accumulate(total, part):
-                return jax.tree.map(jnp.add, total, gradient(kept, frozen, part)), None
+                grads, metrics = gradient(kept, frozen, part)
+                combined = {
+                    name: (jnp.maximum if name.startswith("max_") else jnp.add)(total[1][name], metric)
+                    for name, metric in metrics.items()
+                }
+                return (jax.tree.map(jnp.add, total[0], grads), combined), None
 
             zero = jax.tree.map(
                 lambda x: jnp.zeros(x.shape, x.dtype),

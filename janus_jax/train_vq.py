@@ -153,9 +153,7 @@ def main(argv):
         tx = optim.adamw(schedule, weight_decay=config.weight_decay)
         trainable = match([*((regex, False) for regex in frozen), (r".*", True)], params)
         replicate = ((r".*", jax.sharding.PartitionSpec()),)
-        abstract = train_step.abstract_state(
-            lambda: train_step.init_state(params, tx, trainable), tx, trainable, mesh, replicate
-        )
+        abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), mesh, replicate)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         step = train_step.make_train_step(
             make_forward(model, quantised),

@@ -9,16 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "janus_jax"
 LAYERS = [
-    "errors sharding batch tokens images processor density losses advantages optim metrics",
-    "models data shapes rewards",
+    "errors sharding batch tokens images processor density losses advantages metrics",
+    "models data shapes rewards optim",
     "sample train_step checkpoint loading",
     "introspect editing rollout scores storyboard loop cli __init__",
-    "compare convert train_vq train_sft train_rl cache_codes generate evaluate",  # the commands
+    "compare convert train_vq train_sft train_rl cache_codes label_drawings generate evaluate",  # the commands
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.
 SHARED = {
     ("evaluate", "generate"): {"add_sampling_flags", "sampling_of"},
+    ("label_drawings", "cache_codes"): {"label"},
     ("train_rl", "train_sft"): {"mesh_of", "trainable_leaves"},
 }
 

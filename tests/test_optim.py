@@ -108,3 +108,41 @@ def adamw_by_hand():
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_allclose(updates["a"]["kernel"], [-0.6 / 1.6], atol=1e-5)
     np.testing.assert_allclose(updates["a"]["bias"], [-0.8 / 1.8], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shapes", "1b"])
+def test_muon_takes_the_hidden_matrices(name):
+    # sharding.match also refuses a rule that no leaf uses
+    params = abstract_params(Janus(JanusConfig.preset(name)))
+    match = jax.tree.leaves(
+        sharding.match(optim.MUON_RULES, params),
+        is_leaf=lambda leaf: leaf is None or isinstance(leaf, optim.MuonDimensionNumbers),
+    )
+    for (path, leaf), axes in zip(sharding.paths(params), match, strict=True):
+        hidden = path.startswith(("llama/layers", "siglip/layers")) and not path.endswith(("scale", "bias"))
+        between = path in ("aligner/fc2/kernel", "gen_aligner/fc2/kernel", "gen_head/fc1/kernel")
+        assert (axes is not None) == (hidden or between), path
+        if hidden:  # all axes but the layers', inputs first
+            inputs, outputs = (np.ravel(side).tolist() for side in axes)
+            assert inputs + outputs == list(range(1, len(leaf.shape))), path
+
+
+def test_muon_steps_along_the_polar_factor_at_adamws_size():
+    """A matrix's update is about lr 0.2 sqrt(max(m, n)) U V^T; each layer's own, and only the trainable ones'."""
+    shapes = {"llama": {"layers": {"mlp": {"up": (2, 8, 24)}, "attn": {"q": (2, 8, 2, 4), "o": (2, 2, 4, 8)}}}}
+    shapes |= {"gen_head": {"fc1": {"kernel": (8, 8)}, "bias": (8,)}}
+    keys = iter(jax.random.split(jax.random.key(0), 8))
+    params = jax.tree.map(lambda s: jnp.zeros(s), shapes, is_leaf=lambda s: isinstance(s, tuple))
+    grads = jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape), params)
+    tx = optim.named("muon", lambda step: 0.5, params, weight_decay=0.0)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    layer = np.asarray(grads["llama"]["layers"]["attn"]["q"][1]).reshape(8, 8)
+    U, _, Vt = np.linalg.svd(layer)
+    step = -np.asarray(updates["llama"]["layers"]["attn"]["q"][1]).reshape(8, 8) / (0.5 * 0.2 * math.sqrt(8))
+    assert np.linalg.norm(step - U @ Vt) < 0.35 * np.linalg.norm(U @ Vt)  # five iterations are not exact
+    assert np.linalg.svd(step, compute_uv=False) == pytest.approx(np.ones(8), abs=0.35)
+    up = np.asarray(updates["llama"]["layers"]["mlp"]["up"][0])
+    assert np.linalg.svd(up, compute_uv=False) / (0.1 * math.sqrt(24)) == pytest.approx(np.ones(8), abs=0.35)
+    assert np.abs(updates["gen_head"]["bias"]) == pytest.approx(np.full(8, 0.5), rel=1e-3)  # Adam's first step: lr
+    with pytest.raises(ValueError, match="neither"):
+        optim.named("lion", lambda step: 0.5, params)

@@ -70,7 +70,8 @@ def sft_prepare(batch):
 
 def sft_loss(outputs, batch):
     text, drawn = (losses.sft_loss(outputs[n], getattr(batch, n).weight) for n in ("text", "codes"))
-    return text + drawn, {"text": text, "codes": drawn}
+    rarest = jnp.max(jnp.where(batch.codes.weight > 0, -outputs["codes"], 0.0))
+    return text + drawn, {"text": text, "codes": drawn, "max_surprise": rarest}
 
 
 def forward(params, batch):
@@ -186,7 +187,7 @@ def test_meshes_give_the_numbers_of_one_device(shape, parts):
     mesh = sharding.make_mesh(*shape)
     with jax.set_mesh(mesh):
         by_row = NamedSharding(mesh, P(("data", "fsdp")))
-        abstract = abstract_state(lambda: init_state(params(), SGD, trainable()), SGD, trainable(), mesh)
+        abstract = abstract_state(lambda: init_state(params(), SGD, trainable()), mesh)
         places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         step = make_train_step(
             forward,

@@ -55,15 +55,30 @@ def load(path) -> Groups:
         ) from error
 
 
+_PER_PICTURE = ("codes", "pixels", "score", "reasons", "captions")
+
+
 def join(parts) -> Groups:
-    """Several caches as one."""
+    """Several caches as one, their prompts one after another."""
     parts = list(parts)
     offsets = np.cumsum([0] + [len(part.codes) for part in parts])
     start = np.concatenate(
         [part.start[:-1] + offset for part, offset in zip(parts, offsets, strict=False)] + [offsets[-1:]]
     )
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("prompts", "codes", "pixels", "score", "reasons", "captions")
-    }
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("prompts", *_PER_PICTURE)}
     return Groups(start=start, **arrays)
+
+
+def merge(first: Groups, second: Groups) -> Groups:
+    """Two caches of the same prompts as one: each prompt has the pictures of both, the first's before the second's.
+    Raises ValueError where the prompts differ."""
+    if not np.array_equal(first.prompts, second.prompts):
+        raise ValueError("the two caches are of different prompts")
+    prompt = np.concatenate([np.repeat(np.arange(len(part)), np.diff(part.start)) for part in (first, second)])
+    order = np.argsort(prompt, kind="stable")
+    both = join([first, second])
+    return Groups(
+        prompts=first.prompts,
+        start=first.start + second.start,
+        **{name: getattr(both, name)[order] for name in _PER_PICTURE},
+    )

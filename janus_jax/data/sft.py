@@ -57,6 +57,9 @@ class RowMaker:
         wrong = groups.score < 0.5
         self.right = [groups.pictures(p)[right[groups.pictures(p)]] for p in range(len(groups))]
         self.wrong = [groups.pictures(p)[wrong[groups.pictures(p)]] for p in range(len(groups))]
+        texts = np.unique(np.concatenate([groups.reasons, groups.captions]))
+        # the most words that a row trains, with EOS
+        self.longest = 1 + max(len(tokenizer.encode(str(text), bos=False)) for text in texts)
         self.usable = np.array([p for p in range(len(groups)) if len(self.right[p]) and len(self.wrong[p])])
 
     def make(self, rng, task: str, earlier: int) -> Row:
@@ -92,7 +95,7 @@ class RowMaker:
         row.add_text(self.tokenizer.encode(before + tokens.BEGIN_IMAGE))
         self._add_picture(row, picture, "judge")
         row.add_text(self.tokenizer.encode(tokens.END_IMAGE + after, bos=False))
-        ids = self.tokenizer.encode(str(self.groups.captions[picture]), bos=False)
+        ids = self.tokenizer.encode(str(self.groups.captions[picture]), bos=False)[: tokens.MAX_REASON_TOKENS - 1]
         row.add_text([*ids, self.special.eos], [DESCRIBE] * (len(ids) + 1))
         return row
 
@@ -132,7 +135,7 @@ class Steps:
                     [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
                     bucket.length,
                     self.maker.special.pad,
-                    text_targets=28 if judged else 0,
+                    text_targets=min(self.maker.longest, tokens.MAX_REASON_TOKENS) if judged else 0,
                     code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
                     pictures=max((kind.earlier + 1 for kind in judged), default=0),
                 )

@@ -13,8 +13,8 @@ from PIL import Image
 from janus_jax.shapes import render, scene, text, verify
 
 SIDE = 48
-TRAIN_PROMPTS, HELD_OUT_PER_CATEGORY = 3600, 100
-RIGHT, WRONG = 3, 3
+TRAIN_PROMPTS, HELD_OUT_PER_CATEGORY = 4800, 100
+RIGHT, WRONG = 4, 3
 
 
 def _png(pixels) -> bytes:
@@ -24,12 +24,12 @@ def _png(pixels) -> bytes:
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """Splits: train (3600 prompts), held_out (100 of each category). Every prompt has three right pictures and three
+    """Splits: train (4800 prompts), held_out (100 of each category). Every prompt has four right pictures and three
     near misses, each with the verifier's score and a truthful reason. Pictures are handed over as PNG bytes: TFDS
     would need TensorFlow to encode arrays."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "One ground for all pictures; more prompts and pictures.", "1.0.0": "First version."}
 
     def _info(self):
         picture = {

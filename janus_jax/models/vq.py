@@ -21,7 +21,11 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class VQConfig:
-    """Sizes of the tokenizer; the defaults are VQ-16 at 384 px."""
+    """Sizes of the tokenizer; the defaults are VQ-16 at 384 px.
+
+    local_norm: every position is normalised over its own channels alone. Together with attention=False a code then
+    depends on its surroundings only, not on what else the picture shows.
+    """
 
     image_size: int = 384
     channels: int = 128
@@ -32,6 +36,7 @@ class VQConfig:
     code_dim: int = 8
     groups: int = 32
     attention: bool = True
+    local_norm: bool = False
 
     def __post_init__(self):
         # A list, as JSON gives it, would make the configuration unhashable.
@@ -64,13 +69,15 @@ def unit(x: Array) -> Array:
 
 
 class Norm(nn.Module):
-    """Group normalisation, then swish where asked for: what precedes every convolution of a residual block.
+    """Group normalisation, then swish where asked for: what precedes every convolution of a residual block. `local`
+    takes the statistics per position instead of over the whole picture.
 
     The statistics are an f32 island. (The stock GroupNorm would do, but it raises under strict dtype
     promotion as soon as inputs or parameters are bf16.)
     """
 
     groups: int
+    local: bool
     dtype: Any
     activate: bool = True
     eps: float = 1e-6
@@ -81,8 +88,9 @@ class Norm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (N,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (N,), jnp.float32)
         x = x.astype(jnp.float32).reshape(B, h * w, self.groups, N // self.groups)
-        x = x - x.mean((1, 3), keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean((1, 3), keepdims=True) + self.eps)
+        over = (3,) if self.local else (1, 3)
+        x = x - x.mean(over, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(over, keepdims=True) + self.eps)
         x = x.reshape(B, h, w, N) * _per_channel(scale) + _per_channel(bias)
         return (nn.swish(x) if self.activate else x).astype(self.dtype)
 
@@ -102,12 +110,13 @@ class ResBlock(nn.Module):
 
     features: int
     groups: int
+    local: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, x):
-        h = conv(self.features, 3, self.dtype, "conv1")(Norm(self.groups, self.dtype, name="norm1")(x))
-        h = conv(self.features, 3, self.dtype, "conv2")(Norm(self.groups, self.dtype, name="norm2")(h))
+        h = conv(self.features, 3, self.dtype, "conv1")(Norm(self.groups, self.local, self.dtype, name="norm1")(x))
+        h = conv(self.features, 3, self.dtype, "conv2")(Norm(self.groups, self.local, self.dtype, name="norm2")(h))
         if x.shape[-1] != self.features:
             x = conv(self.features, 1, self.dtype, "shortcut")(x)
         return x + h
@@ -117,12 +126,13 @@ class Attention(nn.Module):
     """One head over all positions of the feature map, residual."""
 
     groups: int
+    local: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, x):
         B, h, w, N = x.shape
-        normed = Norm(self.groups, self.dtype, activate=False, name="norm")(x)
+        normed = Norm(self.groups, self.local, self.dtype, activate=False, name="norm")(x)
         q, k, v = (conv(N, 1, self.dtype, name)(normed).reshape(B, h * w, N) for name in ("q", "k", "v"))
         # The softmax is an f32 island.
         scores = jnp.einsum("BTN,BSN->BTS", q, k, preferred_element_type=jnp.float32) * N**-0.5
@@ -135,16 +145,17 @@ class Middle(nn.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
     groups: int
+    local: bool
     attention: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, x):
         N = x.shape[-1]
-        x = ResBlock(N, self.groups, self.dtype, name="res0")(x)
+        x = ResBlock(N, self.groups, self.local, self.dtype, name="res0")(x)
         if self.attention:
-            x = Attention(self.groups, self.dtype, name="attn")(x)
-        return ResBlock(N, self.groups, self.dtype, name="res1")(x)
+            x = Attention(self.groups, self.local, self.dtype, name="attn")(x)
+        return ResBlock(N, self.groups, self.local, self.dtype, name="res1")(x)
 
 
 class Level(nn.Module):
@@ -153,6 +164,7 @@ class Level(nn.Module):
     features: int
     blocks: int
     groups: int
+    local: bool
     attention: bool
     resample: str | None
     dtype: Any
@@ -160,9 +172,9 @@ class Level(nn.Module):
     @nn.compact
     def __call__(self, x):
         for i in range(self.blocks):
-            x = ResBlock(self.features, self.groups, self.dtype, name=f"res{i}")(x)
+            x = ResBlock(self.features, self.groups, self.local, self.dtype, name=f"res{i}")(x)
             if self.attention:
-                x = Attention(self.groups, self.dtype, name=f"attn{i}")(x)
+                x = Attention(self.groups, self.local, self.dtype, name=f"attn{i}")(x)
         if self.resample == "down":
             # One row and one column of zeros at the bottom and the right only, as the original pads.
             edges = ((0, 1), (0, 1))
@@ -181,6 +193,7 @@ class Encoder(nn.Module):
     res_blocks: int
     z_channels: int
     groups: int
+    local: bool
     attention: bool
     dtype: Any
 
@@ -193,13 +206,14 @@ class Encoder(nn.Module):
                 features=self.channels * multiplier,
                 blocks=self.res_blocks,
                 groups=self.groups,
+                local=self.local,
                 attention=self.attention and i == last,
                 resample="down" if i < last else None,
                 dtype=self.dtype,
                 name=f"level{i}",
             )(x)
-        x = Middle(self.groups, self.attention, self.dtype, name="mid")(x)
-        x = Norm(self.groups, self.dtype, name="norm_out")(x)
+        x = Middle(self.groups, self.local, self.attention, self.dtype, name="mid")(x)
+        x = Norm(self.groups, self.local, self.dtype, name="norm_out")(x)
         return conv(self.z_channels, 3, self.dtype, "conv_out")(x)
 
 
@@ -212,6 +226,7 @@ class Decoder(nn.Module):
     multipliers: tuple[int, ...]
     res_blocks: int
     groups: int
+    local: bool
     attention: bool
     dtype: Any
 
@@ -219,18 +234,19 @@ class Decoder(nn.Module):
     def __call__(self, x):
         last = len(self.multipliers) - 1
         x = conv(self.channels * self.multipliers[last], 3, self.dtype, "conv_in")(x)
-        x = Middle(self.groups, self.attention, self.dtype, name="mid")(x)
+        x = Middle(self.groups, self.local, self.attention, self.dtype, name="mid")(x)
         for i, multiplier in enumerate(reversed(self.multipliers)):
             x = Level(
                 features=self.channels * multiplier,
                 blocks=self.res_blocks + 1,
                 groups=self.groups,
+                local=self.local,
                 attention=self.attention and i == 0,
                 resample="up" if i < last else None,
                 dtype=self.dtype,
                 name=f"level{i}",
             )(x)
-        x = Norm(self.groups, self.dtype, name="norm_out")(x)
+        x = Norm(self.groups, self.local, self.dtype, name="norm_out")(x)
         return conv(3, 3, self.dtype, "conv_out")(x)
 
 
@@ -247,6 +263,7 @@ class VQ(nn.Module):
             "multipliers": cfg.channel_multipliers,
             "res_blocks": cfg.res_blocks,
             "groups": cfg.groups,
+            "local": cfg.local_norm,
             "attention": cfg.attention,
             "dtype": self.dtype,
         }

@@ -40,7 +40,7 @@ class Scene:
     """Items on a background of grey level `background` in [0, 255]."""
 
     items: tuple[Item, ...]
-    background: float = 235.0
+    background: float = 240.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +95,12 @@ def _cells(rng, count, relation):
 
 
 def place(rng, kinds, relation=None) -> Scene:
-    """Puts objects of the given (shape, color) kinds into random cells, with jitter in place, size and background."""
+    """Puts objects of the given (shape, color) kinds into random cells, with jitter in place and size."""
     items = []
     for (shape, color), (row, column) in zip(kinds, _cells(rng, len(kinds), relation), strict=True):
         x, y = ((np.array([column, row]) + 0.5) / GRID + rng.uniform(-0.012, 0.012, 2)).tolist()
         items.append(Item(shape, color, x, y, float(rng.uniform(0.265, 0.295))))
-    return Scene(tuple(items), float(rng.uniform(232, 246)))
+    return Scene(tuple(items))
 
 
 def kinds_for(rng, ask: Ask) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ def get_config():
     config.cfg_weight = 5.0
     config.steps = 30
     config.decay_steps = 0
+    config.optimizer = "adamw"
     config.learning_rate = 5e-3
     config.final_learning_rate = 5e-4
     config.warmup = 3

@@ -1,0 +1,83 @@
+"""Draws pictures of the training prompts with a model, has the verifier label them, and adds them to stage 1's data:
+
+    python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz --out runs/drawn.npz
+
+The paper's data are made like this: several pictures of every prompt from generators of its time, scored by a judge. A
+model that is to judge and mend its own drawings has to have seen how such drawings fail.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from janus_jax import cache_codes, cli, images, loading, sample, tokens
+from janus_jax.data import cache
+from janus_jax.density import Sampling
+from janus_jax.errors import UserError
+
+
+def paint(model, params, processor, prompts, sampling: Sampling, seed: int, number: int, batch: int, progress=None):
+    """One picture of each prompt, the sample of that `number`: (codes i32[P,I], pixels u8[P,h,w,3]).
+
+    batch: prompts drawn together. progress: called with the number of finished pictures after each batch.
+    """
+    pad = processor.special.pad
+    ids = [tokens.prompt_ids(processor.tokenizer, prompt) for prompt in prompts]
+    length = max(map(len, ids))
+    guided = sampling.cfg_weight != 1.0
+    drawn = []
+    for begin in range(0, len(prompts), batch):
+        rows = np.minimum(np.arange(begin, begin + batch), len(prompts) - 1)  # one shape for all batches
+        text, mask = tokens.left_pad([ids[i] for i in rows], pad, length)
+        if guided:
+            uncond, _ = tokens.left_pad([tokens.unconditional(ids[i], pad) for i in rows], pad, length)
+            text, mask = np.concatenate([text, uncond]), np.concatenate([mask, mask])
+        painter, hidden = sample.start(model, params, text, mask, length + model.cfg.vq.tokens)
+        keys = np.stack([sample.row_key(seed, prompts[i], number, 0) for i in rows])
+        _, codes, _ = sample.draw(model, params, painter, hidden, keys, sampling, guided)
+        live = min(batch, len(prompts) - begin)
+        drawn.append((np.asarray(codes)[:live], images.to_uint8(sample.decode_codes(model, params, codes))[:live]))
+        if progress:
+            progress(live)
+    codes, pixels = zip(*drawn, strict=True)
+    return np.concatenate(codes), np.concatenate(pixels)
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m janus_jax.label_drawings",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, help="the model that draws: a folder or a shipped name")
+    parser.add_argument("--cache", required=True, type=Path, help="labelled pictures to add to")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--samples", type=int, default=3, help="pictures per prompt")
+    parser.add_argument("--cfg", type=float, help="guidance; default: what the checkpoint was made for")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=200)
+    args = parser.parse_args(argv)
+    if args.samples < 1 or args.batch < 1:
+        raise UserError("--samples and --batch must be at least 1")
+    groups = cache.load(args.cache)
+    model, params, processor = loading.load(args.checkpoint)
+    if model.cfg.vq.tokens != groups.codes.shape[1]:
+        raise UserError(f"{args.cache} was made with another picture tokenizer than {args.checkpoint}'s: make it again")
+    weight = args.cfg if args.cfg is not None else loading.guidance_of(args.checkpoint)
+    sampling = Sampling(cfg_weight=weight)
+    prompts = [str(prompt) for prompt in groups.prompts]
+    with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
+        pictures = [
+            paint(model, params, processor, prompts, sampling, args.seed, number, args.batch, bar.update)
+            for number in range(args.samples)
+        ]
+    codes, pixels = (np.stack(arrays, axis=1) for arrays in zip(*pictures, strict=True))
+    drawn = cache_codes.label(np.random.default_rng(args.seed), prompts, codes, pixels)
+    cache.save(args.out, cache.merge(groups, drawn))
+    print(f"{len(drawn.score)} pictures drawn and kept, {(drawn.score >= 0.8).mean():.3f} of them right")
+
+
+if __name__ == "__main__":
+    cli.run(main)
