@@ -27,7 +27,7 @@ def get_config():
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
     config.cfg_weight = 1.0  # the guidance that commands will draw with: so small a model does better without
-    config.steps = 3000
+    config.steps = 2700
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"
     config.learning_rate = 1e-3

@@ -1,6 +1,8 @@
-"""Stage 1 on the embedded world: the three tasks in one mixture, from the base model.
+"""Stage 1 on the embedded world: the three tasks in one mixture, from the base model, on rendered pictures and on the
+base model's own drawings.
 
-python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
+    python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz --out runs/drawn.npz
+    python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
 """
 
 from importlib import util
@@ -13,19 +15,19 @@ def get_config():
     spec.loader.exec_module(base)
     config = base.get_config()
     config.init = "runs/base"
+    config.cache = "runs/drawn.npz"
     # (length, ((task, earlier rounds, rows per step), ...))
     config.buckets = (
-        (56, (("draw", 0, 6),)),
-        (76, (("judge", 0, 12),)),
+        (56, (("draw", 0, 8),)),
+        (76, (("judge", 0, 16),)),
         (120, (("redraw", 1, 8),)),
         (136, (("judge", 1, 4),)),
         (184, (("redraw", 2, 4), ("judge", 2, 2))),
     )
     config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
     config.verdict_share = 0.8
-    config.steps = 403
-    config.decay_steps = 800
-    config.learning_rate = 8e-4
+    config.steps = 1000
+    config.learning_rate = 7e-4
     config.final_learning_rate = 2e-5
     config.warmup = 30
     return config

@@ -16,9 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from janus_jax import cli, images, loading
-from janus_jax.data import cache
+from janus_jax.data import cache, labels
 from janus_jax.data.shapes_dataset import Shapes
-from janus_jax.shapes import text, verify
 
 MIXED = 2  # pictures of mixed codes per prompt
 
@@ -38,33 +37,6 @@ def mix_codes(rng, codes):
         window = (slice(row, row + height), slice(column, column + width))
         mixed[window] = second.reshape(side, side)[window]
     return mixed.reshape(-1)
-
-
-def label(rng, prompts, codes, pixels) -> cache.Groups:
-    """Scores and explains decoded pictures u8[P, K, h, w, 3] with codes i32[P, K, I]; pictures that show a held-out
-    combination are left out."""
-    start, kept, scores, reasons, captions = [0], [], [], [], []
-    for p, prompt in enumerate(prompts):
-        ask = text.parse(str(prompt))
-        for k in range(codes.shape[1]):
-            reading = verify.read(pixels[p, k])
-            if text.shows_held_out(reading):
-                continue
-            kept.append((p, k))
-            scores.append(verify.score(ask, reading))
-            reasons.append(text.reason(rng, ask, reading))
-            captions.append(text.caption(reading))
-        start.append(len(kept))
-    rows, columns = np.array(kept, np.int64).reshape(-1, 2).T
-    return cache.Groups(
-        prompts=np.array(prompts),
-        start=np.array(start),
-        codes=codes[rows, columns].astype(np.int32),
-        pixels=pixels[rows, columns],
-        score=np.array(scores, np.float32),
-        reasons=np.array(reasons),
-        captions=np.array(captions),
-    )
 
 
 def build(model, params, source, seed: int = 0, chunk: int = 64):
@@ -91,7 +63,7 @@ def build(model, params, source, seed: int = 0, chunk: int = 64):
         codes = np.concatenate([codes, mixed], axis=1)
         pixels = images.to_uint8(decode(codes.reshape(-1, codes.shape[-1])))
         prompts = [example["prompt"].decode() for example in examples]
-        parts.append(label(rng, prompts, codes, pixels.reshape(*codes.shape[:2], *pixels.shape[1:])))
+        parts.append(labels.label(rng, prompts, codes, pixels.reshape(*codes.shape[:2], *pixels.shape[1:])))
     return cache.join(parts)
 
 

@@ -157,11 +157,11 @@ class Checkpoints:
         )
         self._unsealed = None
 
-    def save(self, step: int, arrays: dict, values: dict) -> None:
+    def save(self, step: int, arrays: dict, values: dict | None = None) -> None:
         """Starts saving; returns once the arrays may be overwritten."""
         self.wait()
         items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
-        items |= {name: ocp.args.JsonSave(value) for name, value in values.items()}
+        items |= {name: ocp.args.JsonSave(value) for name, value in (values or {}).items()}
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._unsealed = step
 

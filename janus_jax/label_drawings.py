@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cache_codes, cli, images, loading, sample, tokens
-from janus_jax.data import cache
+from janus_jax import cli, images, loading, sample, tokens
+from janus_jax.data import cache, labels
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 
@@ -74,7 +74,7 @@ def main(argv):
             for number in range(args.samples)
         ]
     codes, pixels = (np.stack(arrays, axis=1) for arrays in zip(*pictures, strict=True))
-    drawn = cache_codes.label(np.random.default_rng(args.seed), prompts, codes, pixels)
+    drawn = labels.label(np.random.default_rng(args.seed), prompts, codes, pixels)
     cache.save(args.out, cache.merge(groups, drawn))
     print(f"{len(drawn.score)} pictures drawn and kept, {(drawn.score >= 0.8).mean():.3f} of them right")
 

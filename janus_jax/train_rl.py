@@ -8,9 +8,10 @@ policy-gradient steps through the very `make_train_step` of stage 1. Resumes fro
 and the random bits of a step are functions of (seed, step). The finished model is DIR/model.
 """
 
-import json
+import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -23,7 +24,9 @@ from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.introspect import introspect
 from janus_jax.metrics import Metrics
+from janus_jax.models.janus import Janus
 from janus_jax.models.logps import token_logps
+from janus_jax.processor import Processor
 from janus_jax.rewards.shapes import ShapesJudge
 from janus_jax.shapes import text
 from janus_jax.storyboard import storyboard
@@ -126,8 +129,25 @@ def main(argv):
         train(config, Path(workdir), mesh)
 
 
-def train(config, workdir, mesh):
-    """Runs stage 2 on a mesh in the context."""
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What stays the same from step to step: the model, its sampling and its frozen reference; the jitted step and the
+    jitted scoring of a batch by any parameters; shapes and places of the state and of the batches."""
+
+    model: Janus
+    processor: Processor
+    sampling: Sampling
+    reference: dict
+    step: Callable
+    score: Callable
+    layout: rollout.Layout
+    abstract: train_step.TrainState
+    by_row: jax.sharding.NamedSharding
+    initial: Callable
+
+
+def assemble(config, mesh) -> Stage:
+    """Loads the model that stage 2 starts from and builds its programs, for the mesh in the context."""
     model, reference, processor = loading.load(config.init, mesh=mesh)
     special = processor.special
     sampling = Sampling(
@@ -138,7 +158,6 @@ def train(config, workdir, mesh):
         max_reason_tokens=config.max_reason_tokens,
     )
     trainable = trainable_leaves(reference, config.frozen)
-    decays = train_step.split(sharding.match(optim.DECAY_RULES, reference), trainable)[0]
     schedule = optim.warmup_linear_then(
         config.schedule,
         config.learning_rate,
@@ -148,10 +167,12 @@ def train(config, workdir, mesh):
         config.turn_step,
         config.steps * config.updates,
     )
+    decays = sharding.match(optim.DECAY_RULES, train_step.split(reference, trainable)[0])
     tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
 
     def initial(params):
-        return train_step.init_state(params, tx, trainable)
+        # a copy: the reference stays as it is while the state's buffers are donated from step to step
+        return train_step.init_state(jax.tree.map(jnp.copy, params), tx, trainable)
 
     abstract = train_step.abstract_state(lambda: initial(reference), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -170,61 +191,82 @@ def train(config, workdir, mesh):
     score = jax.jit(
         lambda params, batches: [out[n] for out, n in zip(forward(params, batches), ("codes", "text"), strict=True)]
     )
-    judge = ShapesJudge()
     shapes = rollout.layout(
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
-    # the reference stays as it is while the state's buffers are donated from step to step
-    state = jax.jit(lambda p: initial(jax.tree.map(jnp.copy, p)), out_shardings=shardings)(reference)
+    initial = jax.jit(initial, out_shardings=shardings)
+    return Stage(model, processor, sampling, reference, step, score, shapes, abstract, by_row, initial)
+
+
+def explore(config, stage: Stage, params, number: int):
+    """Trajectories of step `number`: a group for each of its prompts, which depend on (config.seed, number) alone."""
+    rng = np.random.default_rng([config.seed, number])
+    prompts = [text.train_prompt(rng) for _ in range(config.prompts_per_step)]
+    return introspect(
+        stage.model,
+        params,
+        stage.processor,
+        prompts,
+        config.group,
+        config.rounds,
+        stage.sampling,
+        seed=int(rng.integers(2**31)),
+        batch=len(prompts) * config.group,
+        always=config.credit == "released/always_second",
+    )
+
+
+def make_batches(config, stage: Stage, trajectories, rewards):
+    """The (painter's, judge's) batches of rewarded trajectories on the mesh, with the reference's log-probabilities."""
+    credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
+    batches = rollout.pg_batch(
+        config.credit,
+        trajectories,
+        credited,
+        stage.processor,
+        stage.layout,
+        stage.model.cfg.siglip.tokens,
+        guided=stage.sampling.cfg_weight != 1.0,
+    )
+    painter, judge = jax.tree.map(lambda x: jax.make_array_from_process_local_data(stage.by_row, x), batches)
+    ref_codes, ref_text = stage.score(stage.reference, (painter, judge))
+    return (
+        painter._replace(codes=painter.codes._replace(ref_logps=ref_codes)),
+        judge._replace(text=judge.text._replace(ref_logps=ref_text)),
+    )
+
+
+def learn(config, stage: Stage, state, batches):
+    """`config.updates` steps on one batch: (state, metrics of the last, but max_logp_gap of the first, before which
+    nothing was learnt)."""
+    gap = None
+    for _ in range(config.updates):
+        state, values = stage.step(state, batches)
+        gap = values["max_logp_gap"] if gap is None else gap
+    return state, jax.device_get({**values, "max_logp_gap": gap})
+
+
+def train(config, workdir, mesh):
+    """Runs stage 2 on a mesh in the context."""
+    stage = assemble(config, mesh)
+    judge = ShapesJudge()
+    state = stage.initial(stage.reference)
     stop = cli.Stop()
     with Checkpoints(workdir) as checkpoints, Metrics(workdir, "rl") as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:
-            state = checkpoints.restore(first, {"state": abstract})["state"]
+            state = checkpoints.restore(first, {"state": stage.abstract})["state"]
         done = saved = first or 0
         with cli.progress(done, config.steps, "rl") as bar:
             while done < config.steps and not stop:
                 clock = [time.time()]
-                rng = np.random.default_rng([config.seed, done])
-                prompts = [text.train_prompt(rng) for _ in range(config.prompts_per_step)]
-                seed = int(rng.integers(2**31))
-                trajectories = introspect(
-                    model,
-                    state.params,
-                    processor,
-                    prompts,
-                    config.group,
-                    config.rounds,
-                    sampling,
-                    seed,
-                    batch=len(prompts) * config.group,
-                    always=config.credit == "released/always_second",
-                )
+                trajectories = explore(config, stage, state.params, done)
                 clock.append(time.time())
                 rewards, right = judge(trajectories)
-                credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
-                batches = rollout.pg_batch(
-                    config.credit,
-                    trajectories,
-                    credited,
-                    processor,
-                    shapes,
-                    model.cfg.siglip.tokens,
-                    guided=sampling.cfg_weight != 1.0,
-                )
-                batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batches)
-                ref_codes, ref_text = score(reference, batches)
-                batches = (
-                    batches[0]._replace(codes=batches[0].codes._replace(ref_logps=ref_codes)),
-                    batches[1]._replace(text=batches[1].text._replace(ref_logps=ref_text)),
-                )
+                batches = make_batches(config, stage, trajectories, rewards)
                 clock.append(time.time())
-                for update in range(config.updates):
-                    state, values = step(state, batches)
-                    if update == 0:
-                        gap = values["max_logp_gap"]  # sampler against trainer, before anything was learnt
-                values = {**jax.device_get(values), "max_logp_gap": float(gap)}
+                state, values = learn(config, stage, state, batches)
                 clock.append(time.time())
                 done += 1
                 phases = dict(zip(("seconds_draw", "seconds_score", "seconds_train"), np.diff(clock), strict=True))
@@ -233,7 +275,7 @@ def train(config, workdir, mesh):
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
                 if not written["max_logp_gap"] <= config.max_logp_gap:
                     raise UserError(
-                        f"sampler and trainer differ by {written['logp_gap']:.3g} in a log-probability (limit "
+                        f"sampler and trainer differ by {written['max_logp_gap']:.3g} in a log-probability (limit "
                         f"{config.max_logp_gap}): the density trained is not the one sampled"
                     )
                 if done % config.storyboard_every == 0 or done == config.steps:
@@ -241,12 +283,12 @@ def train(config, workdir, mesh):
                     board.save(workdir / f"storyboard_{done:05d}.png")
                     metrics.image(done, "storyboard", np.asarray(board))
                 if done % config.save_every == 0:
-                    checkpoints.save(done, {"state": state}, {"config": json.loads(config.to_json_best_effort())})
+                    checkpoints.save(done, {"state": state})
                     saved = done
         if done > saved:
-            checkpoints.save(done, {"state": state}, {"config": json.loads(config.to_json_best_effort())})
+            checkpoints.save(done, {"state": state})
     if done >= config.steps:
-        loading.save(workdir / "model", model, state.params, processor, cfg_weight=config.cfg_weight)
+        loading.save(workdir / "model", stage.model, state.params, stage.processor, cfg_weight=config.cfg_weight)
 
 
 if __name__ == "__main__":

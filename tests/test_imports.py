@@ -19,7 +19,6 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.spl
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.
 SHARED = {
     ("evaluate", "generate"): {"add_sampling_flags", "sampling_of"},
-    ("label_drawings", "cache_codes"): {"label"},
     ("train_rl", "train_sft"): {"mesh_of", "trainable_leaves"},
 }
 
