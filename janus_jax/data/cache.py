@@ -6,6 +6,7 @@ score and the reason. The cache is one `.npz` of flat arrays, so that any pictur
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,9 @@ def save(path, groups: Groups) -> None:
 def load(path) -> Groups:
     """Reads a cache file. Raises UserError where it is missing or not one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return Groups(**{field.name: file[field.name] for field in dataclasses.fields(Groups)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes"
         ) from error
