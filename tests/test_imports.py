@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "janus_jax"
 LAYERS = [
-    "errors sharding batch tokens images processor density losses advantages metrics",
-    "models data shapes rewards optim",
+    "errors sharding batch tokens images processor density losses advantages optim metrics",
+    "models data shapes rewards",
     "sample train_step checkpoint loading",
     "introspect editing rollout scores storyboard loop cli __init__",
     "compare convert train_vq train_sft train_rl cache_codes label_drawings generate evaluate",  # the commands
