@@ -1,21 +1,67 @@
-"""Group-relative advantages: arrays in, arrays out (numpy or jax)."""
+"""Advantages: numpy arrays in, arrays out.
+
+The group-relative ones take rewards f32[..., G], whose last axis is the members of a group (samples of one prompt),
+and `valid` bool[..., G]: members whose reward is known. Others get 0 and count in no statistic, and a group with fewer
+than two valid members gets zeros: there is nothing to compare with.
+"""
 
 import numpy as np
 
 EPSILON = 1e-4
 
 
-def grpo(rewards, valid=None):
-    """(r - mean) / (std + 1e-4) over the last axis, the unbiased standard deviation (DeepSeekMath, arXiv 2402.03300).
-
-    rewards f32[..., G]; valid bool[..., G]: members whose reward is known, others get 0 and do not count; a group with
-    fewer than two valid members gets zeros. Returns f32[..., G].
-    """
+def _centred(rewards, valid):
+    """(r - mean over the valid members, 0 elsewhere; the number of valid members, f32[..., 1])."""
     rewards = np.asarray(rewards, np.float32)
     valid = np.ones(rewards.shape, bool) if valid is None else np.asarray(valid, bool)
-    count = valid.sum(-1, keepdims=True)
-    safe = np.where(valid, rewards, 0.0)
-    mean = safe.sum(-1, keepdims=True) / np.maximum(count, 1)
-    centred = np.where(valid, rewards - mean, 0.0)
-    std = np.sqrt((centred**2).sum(-1, keepdims=True) / np.maximum(count - 1, 1))
-    return np.where(count >= 2, centred / (std + EPSILON), 0.0).astype(np.float32)
+    count = valid.sum(-1, keepdims=True).astype(np.float32)
+    mean = np.where(valid, rewards, 0).sum(-1, keepdims=True) / np.maximum(count, 1)
+    return np.where(valid & (count >= 2), rewards - mean, 0).astype(np.float32), count
+
+
+def grpo(rewards, valid=None):
+    """(r - mean) / (std + 1e-4), with the unbiased standard deviation (DeepSeekMath, arXiv 2402.03300).
+    Returns f32[..., G]."""
+    centred, count = _centred(rewards, valid)
+    std = np.sqrt(np.square(centred).sum(-1, keepdims=True) / np.maximum(count - 1, 1))
+    return centred / (std + EPSILON)
+
+
+def rloo(rewards, valid=None):
+    """r minus the mean of the *other* members (REINFORCE leave-one-out, Kool et al. 2019; arXiv 2402.14740), which is
+    (r - mean) G / (G - 1). Returns f32[..., G]."""
+    centred, count = _centred(rewards, valid)
+    return centred * count / np.maximum(count - 1, 1)
+
+
+def dr_grpo(rewards, valid=None):
+    """r - mean: GRPO without the division that favours prompts of little spread (Liu et al. 2025, arXiv 2503.20783;
+    its loss also takes no mean over a trajectory's own length, see losses.pg_weights, per="token").
+    Returns f32[..., G]."""
+    return _centred(rewards, valid)[0]
+
+
+def informative(rewards, valid=None):
+    """Which groups can teach anything: bool[...], True where valid rewards differ (the dynamic sampling of DAPO, arXiv
+    2503.14476, draws others instead of the rest)."""
+    return np.any(np.abs(_centred(rewards, valid)[0]) > 1e-6, axis=-1)
+
+
+def gae(rewards, values, live, gamma: float = 1.0, lam: float = 1.0):
+    """Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438) over the last axis.
+
+    rewards f32[..., N]: what follows token n; values f32[..., N]: V before it is chosen; live bool[..., N]: trained
+    tokens, in order, the others are skipped over. A_n = d_n + gamma lam A_(n+1), d_n = r_n + gamma V_(n+1) - V_n with
+    V = 0 after the last. Returns (advantages, returns = advantages + values), f32[..., N], zero where not live.
+    """
+    rewards, values = np.asarray(rewards, np.float32), np.asarray(values, np.float32)
+    live = np.asarray(live, bool)
+    advantages = np.zeros(rewards.shape, np.float32)
+    following = next_value = np.zeros(rewards.shape[:-1], np.float32)
+    for n in reversed(range(rewards.shape[-1])):
+        here = live[..., n]
+        delta = rewards[..., n] + gamma * next_value - values[..., n]
+        advantages[..., n] = np.where(here, delta + gamma * lam * following, 0)
+        following = np.where(here, advantages[..., n], following)
+        next_value = np.where(here, values[..., n], next_value)
+    return advantages, np.where(live, advantages + values, 0).astype(np.float32)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from janus_jax.advantages import grpo
+from janus_jax.advantages import dr_grpo, gae, grpo, informative, rloo
 
 
 def test_by_hand():
@@ -27,6 +27,54 @@ def test_missing_members_do_not_count():
         np.testing.assert_allclose(got, [full[0], 0, full[1], full[2]], rtol=1e-6)
     # a failed reward is not a zero: with a zero in its place the others would look better
     assert not np.allclose(grpo([0.0, 0.0, 1.0, 0.5])[[0, 2, 3]], full)
+
+
+def test_rloo_and_dr_grpo_by_hand():
+    # against the mean of the others: 0 - 2/3, 1 - 1/3
+    np.testing.assert_allclose(rloo([0, 1, 1, 0]), [-2 / 3, 2 / 3, 2 / 3, -2 / 3], rtol=1e-6)
+    np.testing.assert_allclose(rloo([3.0, 1.0]), [2, -2])
+    np.testing.assert_allclose(dr_grpo([0, 1, 1, 0]), [-0.5, 0.5, 0.5, -0.5])
+    np.testing.assert_allclose(dr_grpo([0, 10, 0, 10]), [-5, 5, -5, 5])  # no division by the spread
+    rewards = np.random.default_rng(1).random((3, 5))
+    others = (rewards.sum(-1, keepdims=True) - rewards) / 4
+    np.testing.assert_allclose(rloo(rewards), rewards - others, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", [rloo, dr_grpo])
+def test_missing_members_count_in_no_estimator(estimator):
+    full = estimator([0.0, 1.0, 0.5])
+    got = estimator([0.0, np.nan, 1.0, 0.5], [True, False, True, True])
+    np.testing.assert_allclose(got, [full[0], 0, full[1], full[2]], rtol=1e-6)
+    assert not estimator([0.7, 0.1], [True, False]).any()
+
+
+def test_informative_groups():
+    rewards = [[0, 1, 0], [1, 1, 1], [0, 5, 0], [0, 5, 0], [np.nan, 1, 0]]
+    valid = [[1, 1, 1], [1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]]
+    assert informative(rewards, valid).tolist() == [True, False, False, False, True]
+
+
+def test_gae_by_hand():
+    # gamma 1/2, lambda 1/2: d = [0 + .5 * 2 - 1, 4 + 0 - 2] = [0, 2], A = [0 + .25 * 2, 2]
+    advantages, returns = gae([0.0, 4.0], [1.0, 2.0], [True, True], 0.5, 0.5)
+    np.testing.assert_allclose(advantages, [0.5, 2])
+    np.testing.assert_allclose(returns, [1.5, 4])
+    # a token that is not trained is skipped, whatever stands there
+    skipped = gae([0.0, np.nan, 4.0], [1.0, np.nan, 2.0], [True, False, True], 0.5, 0.5)
+    np.testing.assert_allclose(skipped, [[0.5, 0, 2], [1.5, 0, 4]])
+
+
+def test_gae_without_discount_and_values_is_the_reward_to_come():
+    rng = np.random.default_rng(2)
+    rewards, live = rng.random((4, 7)), np.ones((4, 7), bool)
+    to_come = rewards[:, ::-1].cumsum(-1)[:, ::-1]
+    np.testing.assert_allclose(gae(rewards, np.zeros((4, 7)), live)[0], to_come, atol=1e-5)
+    values = rng.random((4, 7))
+    np.testing.assert_allclose(gae(rewards, values, live)[0], to_come - values, atol=1e-5)
+    np.testing.assert_allclose(gae(rewards, values, live)[1], to_come, atol=1e-5)  # returns do not depend on values
+    one_step = gae(rewards, values, live, lam=0.0)[0]
+    after = np.concatenate([values[:, 1:], np.zeros((4, 1))], axis=1)
+    np.testing.assert_allclose(one_step, rewards + after - values, atol=1e-5)
 
 
 @pytest.mark.parametrize(
