@@ -28,13 +28,13 @@ def get_config():
     config.clip_low = 0.2
     config.clip_high = 0.2
     config.max_logp_gap = 0.01
-    config.steps = 60
+    config.steps = 100
     config.schedule = "cosine"
     config.learning_rate = 2e-4
     config.turn_learning_rate = 2e-4
     config.final_learning_rate = 2e-5
     config.warmup = 5
-    config.turn_step = 30
+    config.turn_step = 50
     config.weight_decay = 0.0
     config.clip_norm = 1.0
     config.storyboard_every = 20

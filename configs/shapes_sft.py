@@ -1,7 +1,10 @@
-"""Stage 1 on the embedded world: the three tasks in one mixture, from the base model, on rendered pictures and on the
+r"""Stage 1 on the embedded world: the three tasks in one mixture, from the base model, on rendered pictures and on the
 base model's own drawings.
 
-    python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz --out runs/drawn.npz
+    python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --split train_any \
+        --out runs/cache_any.npz
+    python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_any.npz \
+        --out runs/drawn.npz
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
 """
 
@@ -26,7 +29,7 @@ def get_config():
     )
     config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
     config.verdict_share = 0.8
-    config.steps = 1000
+    config.steps = 1350
     config.learning_rate = 7e-4
     config.final_learning_rate = 2e-5
     config.warmup = 30

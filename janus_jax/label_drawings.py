@@ -52,7 +52,7 @@ def main(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, help="the model that draws: a folder or a shipped name")
-    parser.add_argument("--cache", required=True, type=Path, help="labelled pictures to add to")
+    parser.add_argument("--cache", required=True, nargs="+", type=Path, help="labelled pictures to add to")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--samples", type=int, default=3, help="pictures per prompt")
     parser.add_argument("--cfg", type=float, help="guidance; default: what the checkpoint was made for")
@@ -61,10 +61,12 @@ def main(argv):
     args = parser.parse_args(argv)
     if args.samples < 1 or args.batch < 1:
         raise UserError("--samples and --batch must be at least 1")
-    groups = cache.load(args.cache)
+    groups = cache.join(map(cache.load, args.cache))
     model, params, processor = loading.load(args.checkpoint)
     if model.cfg.vq.tokens != groups.codes.shape[1]:
-        raise UserError(f"{args.cache} was made with another picture tokenizer than {args.checkpoint}'s: make it again")
+        raise UserError(
+            f"{args.cache[0]} was made with another picture tokenizer than {args.checkpoint}'s: make it again"
+        )
     weight = args.cfg if args.cfg is not None else loading.guidance_of(args.checkpoint)
     sampling = Sampling(cfg_weight=weight)
     prompts = [str(prompt) for prompt in groups.prompts]

@@ -68,6 +68,26 @@ def command(tmp_path, module, *flags):
     assert run.returncode == 0, run.stderr
 
 
+RL = {
+    "group": 4,
+    "prompts_per_step": 4,
+    "max_reason_tokens": 6,
+    "learning_rate": 3e-3,
+    "turn_learning_rate": 3e-3,
+    "final_learning_rate": 3e-3,
+    "warmup": 1,
+    "beta": 0.0,
+    "rounds": 2,
+    "storyboard_every": 5,
+    "credit": "released/own_prompt",
+}
+
+
+def rl_flags(workdir, **changed):
+    settings = [f"--config.{key}={value}" for key, value in {**RL, **changed}.items()]
+    return ["--config", str(ROOT / "configs" / "shapes_rl.py"), "--workdir", str(workdir), *settings]
+
+
 def test_recipe(world, tmp_path):
     sft = tmp_path / "sft"
     command(tmp_path, "train_sft", *sft_flags(world, sft))
@@ -76,23 +96,7 @@ def test_recipe(world, tmp_path):
     assert {line["skipped"] for line in metrics(sft)} == {0.0}
 
     rl = tmp_path / "rl"
-    flags = {
-        "init": sft,
-        "steps": 10,
-        "group": 4,
-        "prompts_per_step": 4,
-        "max_reason_tokens": 6,
-        "learning_rate": 3e-3,
-        "turn_learning_rate": 3e-3,
-        "final_learning_rate": 3e-3,
-        "warmup": 1,
-        "beta": 0.0,
-        "rounds": 2,
-        "storyboard_every": 5,
-        "credit": "released/own_prompt",
-    }
-    settings = [f"--config.{key}={value}" for key, value in flags.items()]
-    command(tmp_path, "train_rl", "--config", ROOT / "configs" / "shapes_rl.py", "--workdir", rl, *settings)
+    command(tmp_path, "train_rl", *rl_flags(rl, init=sft, steps=10))
     lines = metrics(rl)
     assert max(line["max_logp_gap"] for line in lines) < 1e-3  # the density trained is the density sampled
     # nothing this model draws is right, so what there is to learn is to say so
@@ -116,20 +120,32 @@ def test_recipe(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(world, tmp_path):
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_killed_and_resumed(stage, world, tmp_path):
+    if stage == "rl":
+        command(tmp_path, "train_sft", *sft_flags(world, tmp_path / "init"), "--config.steps=10")
+
     def start(workdir):
-        line = [sys.executable, "-m", "janus_jax.train_sft", *sft_flags(world, workdir)]
-        return subprocess.Popen(line, env=environment(tmp_path), stderr=subprocess.DEVNULL)
+        flags = {
+            "sft": lambda: sft_flags(world, workdir),
+            "rl": lambda: rl_flags(workdir, init=tmp_path / "init", steps=8, save_every=2, updates=2),
+        }[stage]()
+        line = [sys.executable, "-m", f"janus_jax.train_{stage}", *flags]
+        with open(tmp_path / "stderr.txt", "ab") as errors:
+            return subprocess.Popen(line, env=environment(tmp_path), stderr=errors)
 
     def when(condition, process):
         deadline = time.time() + 300
         while not condition():
-            assert process.poll() is None
+            assert process.poll() is None, (tmp_path / "stderr.txt").read_text()[-2000:]
             assert time.time() < deadline
             time.sleep(0.01)
 
+    def ends_well(process):
+        assert process.wait(300) == 0, (tmp_path / "stderr.txt").read_text()[-2000:]
+
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(whole).wait(300) == 0
+    ends_well(start(whole))
 
     def sealed():
         return len(list(cut.glob("checkpoints/*/manifest.json")))
@@ -144,11 +160,10 @@ def test_killed_and_resumed(world, tmp_path):
     lines = len(metrics(cut))
     when(lambda: len(metrics(cut)) > lines, process)
     process.send_signal(signal.SIGTERM)  # saves and leaves
-    assert process.wait(300) == 0
+    ends_well(process)
     assert not (cut / "model").exists()
 
-    process = start(cut)
-    assert process.wait(300) == 0
+    ends_well(start(cut))
     final = {line["step"]: line["loss"] for line in metrics(cut)}
     assert final == {line["step"]: line["loss"] for line in metrics(whole)}  # to the bit
     assert (cut / "model" / checkpoint.PARAMS).read_bytes() == (whole / "model" / checkpoint.PARAMS).read_bytes()

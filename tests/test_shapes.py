@@ -18,7 +18,8 @@ from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, Noun, Scene
 from janus_jax.shapes.verify import Reading
 from janus_jax.shapes.vocabulary import train_tokenizer
 
-ALL_ASKS = [ask for category in text.CATEGORIES for ask in text.all_asks(category)]
+ANY_ASKS = [ask for category in text.ANY_CATEGORIES for ask in text.any_asks(category)]
+ALL_ASKS = [ask for category in text.CATEGORIES for ask in text.all_asks(category)] + ANY_ASKS
 KINDS = list(itertools.product(SHAPES, COLORS))
 
 
@@ -52,6 +53,11 @@ def test_phrase_and_parse_are_inverse():
         ("Draw  a cross.", Ask("single_object", (Noun(1, None, "cross"),))),
         ("three red crosses", Ask("counting", (Noun(3, "red", "cross"),))),
         ("a circle with a square", Ask("two_object", (Noun(1, None, "circle"), Noun(1, None, "square")))),
+        ("two red shapes", Ask("counting", (Noun(2, "red", None),))),
+        (
+            "a red shape over a blue shape",
+            Ask("position", (Noun(1, "red", None), Noun(1, "blue", None)), "above"),
+        ),
         ("a circle over a square", Ask("position", (Noun(1, None, "circle"), Noun(1, None, "square")), "above")),
         (
             "a red circle and a blue square",
@@ -63,7 +69,9 @@ def test_parse_by_hand(prompt, ask):
     assert text.parse(prompt) == ask
 
 
-@pytest.mark.parametrize("prompt", ["", "a dog", "five circles", "an orange circle", "two circles above a square"])
+@pytest.mark.parametrize(
+    "prompt", ["", "a dog", "five circles", "an orange circle", "two circles above a square", "a shape and a circle"]
+)
 def test_foreign_prompts_are_refused(prompt):
     with pytest.raises(ValueError, match="not a prompt of the shapes world"):
         text.parse(prompt)
@@ -166,6 +174,25 @@ REASONS = [  # prompt, what is seen, all wordings of the reason
         see(RED_CIRCLE, BLUE_SQUARE),
         {"No, the circle is above the square, not below.", "No, the circle is above the square."},
     ),
+    (
+        "a red shape",
+        see(BLUE_SQUARE),
+        {"No, there is a blue square, not a red shape.", "No, it shows a blue square instead of a red shape."},
+    ),
+    ("a red shape", see(RED_CIRCLE), {"Yes, there is a red shape.", "Yes, the picture shows a red shape."}),
+    (
+        "three shapes",
+        see(RED_CIRCLE, BLUE_SQUARE),
+        {"No, there are two shapes, not three.", "No, it shows two shapes instead of three."},
+    ),
+    (
+        "a red shape below a blue shape",
+        see(RED_CIRCLE, BLUE_SQUARE),
+        {
+            "No, the red shape is above the blue shape, not below.",
+            "No, the red shape is above the blue shape.",
+        },
+    ),
     ("a circle", see(), {"No, the picture is empty.", "No, there is nothing in the picture."}),
     (
         "a circle",
@@ -194,6 +221,24 @@ def test_scenes_reasons_and_scores():
             assert verify.score(ask, reading) == 1 if right else 0 <= verify.score(ask, reading) < 0.5
 
 
+def test_free_shapes():
+    """Prompts with free shapes are right for any shapes, are never held out, and their reasons are truthful."""
+    for i, ask in enumerate(ANY_ASKS * 3):
+        rng = np.random.default_rng([i, 5])
+        assert not text.held_out(ask)
+        shown = scene.compose(rng, ask)
+        assert verify.matches(ask, Reading(shown.items)) and verify.score(ask, Reading(shown.items)) == 1
+        assert text.reason(rng, ask, Reading(shown.items)).startswith("Yes, ")
+        for items in (scene.near_miss(rng, ask).items, shown.items[1:]):
+            right = verify.matches(ask, Reading(items))
+            assert text.reason(rng, ask, Reading(items)).startswith("Yes, " if right else "No, ")
+            assert (verify.score(ask, Reading(items)) == 1) == right
+        assert not verify.matches(ask, Reading(shown.items[1:]))
+    # which shapes they show is free indeed
+    shown = {scene.compose(np.random.default_rng(i), text.any_asks("colors")[0]).items[0].shape for i in range(40)}
+    assert shown == set(SHAPES)
+
+
 def test_score_counts_atomic_answers():
     ask = text.parse("a red circle and a blue square")
     assert verify.score(ask, see(RED_CIRCLE, BLUE_SQUARE)) == 1
@@ -211,7 +256,8 @@ def test_training_reasons_name_nothing_held_out():
     seen = 0
     for i in range(3000):
         rng = np.random.default_rng([i, 3])
-        prompt = text.train_prompt(rng)
+        free = text.ANY_CATEGORIES[i % len(text.ANY_CATEGORIES)] if i % 5 == 0 else None
+        prompt = text.any_prompt(rng, free) if free else text.train_prompt(rng)
         ask = text.parse(prompt)
         reading = Reading((scene.compose if i % 3 == 0 else scene.near_miss)(rng, ask).items)
         if text.shows_held_out(reading):
@@ -307,7 +353,7 @@ def test_rendering_is_anti_aliased_and_jittered():
 
 # ---------------------------------------------------------------- pictures that must not count
 
-GROUND = 235.0
+GROUND = 240.0
 SIDE = 48
 
 
@@ -502,10 +548,10 @@ BUILD = """
 import sys, grain
 from janus_jax.data import shapes_dataset
 from janus_jax.shapes import text, verify
-shapes_dataset.TRAIN_PROMPTS, shapes_dataset.HELD_OUT_PER_CATEGORY = 12, 2
+shapes_dataset.TRAIN_PROMPTS, shapes_dataset.ANY_PROMPTS, shapes_dataset.HELD_OUT_PER_CATEGORY = 12, 8, 2
 builder = shapes_dataset.Shapes(data_dir=sys.argv[1], file_format="array_record")
 builder.download_and_prepare()
-for split, count in (("train", 12), ("held_out", 12)):
+for split, count in (("train", 12), ("train_any", 8), ("held_out", 12)):
     source = builder.as_data_source(split)
     examples = list(grain.MapDataset.source(source))
     assert len(examples) == len(source) == count
@@ -514,8 +560,8 @@ for split, count in (("train", 12), ("held_out", 12)):
         ask = text.parse(prompt)
         assert text.is_held_out_prompt(prompt) == (split == "held_out")
         assert example["category"].decode() == ask.category
-        assert [(image.shape, image.dtype) for image in pictures["image"]] == [((48, 48, 3), "uint8")] * 6
-        assert [score == 1 for score in pictures["score"]] == [True] * 3 + [False] * 3
+        assert [(image.shape, image.dtype) for image in pictures["image"]] == [((48, 48, 3), "uint8")] * 7
+        assert [score == 1 for score in pictures["score"]] == [True] * 4 + [False] * 3
         for image, score, reason in zip(pictures["image"], pictures["score"], pictures["reason"], strict=True):
             reading = verify.read(image)
             assert abs(verify.score(ask, reading) - score) < 1e-6

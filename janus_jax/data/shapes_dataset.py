@@ -13,7 +13,7 @@ from PIL import Image
 from janus_jax.shapes import render, scene, text, verify
 
 SIDE = 48
-TRAIN_PROMPTS, HELD_OUT_PER_CATEGORY = 4800, 100
+TRAIN_PROMPTS, ANY_PROMPTS, HELD_OUT_PER_CATEGORY = 4800, 1600, 100
 RIGHT, WRONG = 4, 3
 
 
@@ -24,12 +24,18 @@ def _png(pixels) -> bytes:
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """Splits: train (4800 prompts), held_out (100 of each category). Every prompt has four right pictures and three
-    near misses, each with the verifier's score and a truthful reason. Pictures are handed over as PNG bytes: TFDS
-    would need TensorFlow to encode arrays."""
+    """Splits: train (4800 prompts), train_any (1600 prompts with free shapes), held_out (100 of each category).
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.1.0": "One ground for all pictures; more prompts and pictures.", "1.0.0": "First version."}
+    Every prompt has four right pictures and three near misses, each with the verifier's score and a truthful reason.
+    Pictures are handed over as PNG bytes: TFDS would need TensorFlow to encode arrays.
+    """
+
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES = {
+        "1.2.0": "Prompts with free shapes.",
+        "1.1.0": "One ground for all pictures; more prompts and pictures.",
+        "1.0.0": "First version.",
+    }
 
     def _info(self):
         picture = {
@@ -51,8 +57,11 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, download_manager):
         rng = np.random.default_rng(7)
         categories = [text.CATEGORIES[i % len(text.CATEGORIES)] for i in range(TRAIN_PROMPTS)]
+        prompts = [text.train_prompt(rng, category) for category in categories]
+        free = [text.any_prompt(rng, text.ANY_CATEGORIES[i % len(text.ANY_CATEGORIES)]) for i in range(ANY_PROMPTS)]
         return {
-            "train": self._generate_examples([text.train_prompt(rng, category) for category in categories], 1),
+            "train": self._generate_examples(prompts, 1),
+            "train_any": self._generate_examples(free, 3),
             "held_out": self._generate_examples(text.held_out_prompts(HELD_OUT_PER_CATEGORY), 2),
         }
 
@@ -67,7 +76,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
                 reading = verify.read(pixels)
                 # what evaluation holds out is not shown in training pictures
                 if verify.matches(ask, reading) != (len(pictures) < RIGHT) or (
-                    seed == 1 and text.shows_held_out(reading)
+                    seed != 2 and text.shows_held_out(reading)
                 ):
                     continue
                 pictures.append(

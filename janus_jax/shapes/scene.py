@@ -45,14 +45,14 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Noun:
-    """`count` objects of one shape; `color` None leaves the colour free."""
+    """`count` objects of one shape; `color` None leaves the colour free, `shape` None the shape."""
 
     count: int
     color: str | None
-    shape: str
+    shape: str | None
 
     def fits(self, item) -> bool:
-        return item.shape == self.shape and self.color in (None, item.color)
+        return self.shape in (None, item.shape) and self.color in (None, item.color)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +104,13 @@ def place(rng, kinds, relation=None) -> Scene:
 
 
 def kinds_for(rng, ask: Ask) -> list[tuple[str, str]]:
-    """(shape, color) of every object of a right picture; a free colour is drawn once per noun."""
+    """(shape, color) of every object of a right picture; a free colour is drawn once per noun, a free shape once per
+    object."""
     kinds = []
     for noun in ask.nouns:
         color = noun.color or str(rng.choice(list(COLORS)))
-        kinds += [(noun.shape, color)] * noun.count
+        shapes = [noun.shape or str(rng.choice(SHAPES)) for _ in range(noun.count)]
+        kinds += [(shape, color) for shape in shapes]
     return kinds
 
 

@@ -4,7 +4,9 @@ A prompt's text and its `Ask` determine each other: `phrase` writes one of many 
 Held out for evaluation are combinations, never single words: four (colour, shape) pairs, three (count, shape) pairs,
 one pair of shapes, four placements. A held-out combination is never *named* in a training text; the pair of shapes and
 the counts are never *shown* in a training picture either. (An uncoloured prompt may show, say, a red triangle: which
-codes draw a red slanted edge can be learnt from nothing else.) The single-object category has no combination to hold
+codes draw a red slanted edge can be learnt from nothing else.) So that words can be learnt apart from each other, there
+are further training prompts in which "shape" stands for any shape ("a red shape above a blue shape"), see `any_prompt`.
+The single-object category has no combination to hold
 out; there the wordings are held out.
 """
 
@@ -18,6 +20,7 @@ import numpy as np
 from janus_jax.shapes.scene import COLORS, MAX_ITEMS, OPPOSITE, RELATIONS, SHAPES, Ask, Noun, relation_holds
 from janus_jax.shapes.verify import Reading, match, matches
 
+ANY_CATEGORIES = ("colors", "counting", "position", "color_attribution")
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attribution")
 PREFIXES = (
     "",
@@ -58,15 +61,19 @@ HELD_OUT_PLACES = frozenset(
 )
 
 
+ANY = "shape"  # the word for a free shape
+
+
 def plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("s") else "s")
 
 
 def _noun_text(noun: Noun, one="a"):
     color = f"{noun.color} " if noun.color else ""
+    shape = noun.shape or ANY
     if noun.count > 1:
-        return f"{NUMBER_NAMES[noun.count]} {color}{plural(noun.shape)}"
-    return f"{one} {color}{noun.shape}"
+        return f"{NUMBER_NAMES[noun.count]} {color}{plural(shape)}"
+    return f"{one} {color}{shape}"
 
 
 def phrase(rng, ask: Ask) -> str:
@@ -79,7 +86,7 @@ def phrase(rng, ask: Ask) -> str:
 
 _NOUN = (
     rf"(?P<n{{0}}>a single|exactly one|just one|an?|{'|'.join(NUMBERS)}) "
-    rf"(?:(?P<c{{0}}>{'|'.join(COLORS)}) )?(?P<s{{0}}>{'|'.join(SHAPES)})(?:e?s)?"
+    rf"(?:(?P<c{{0}}>{'|'.join(COLORS)}) )?(?P<s{{0}}>{'|'.join((*SHAPES, ANY))})(?:e?s)?"
 )
 _JOINTS = {joint: relation for relation, joints in PLACES.items() for joint in joints} | {"and": None, "with": None}
 _PROMPT = re.compile(
@@ -95,8 +102,14 @@ def parse(text: str) -> Ask:
         raise ValueError(f"not a prompt of the shapes world: {text!r} (try: 'a red circle and a blue square')")
     groups = found.groupdict()
     nouns = tuple(
-        Noun(NUMBERS.get(groups[f"n{i}"], 1), groups[f"c{i}"], groups[f"s{i}"]) for i in range(2) if groups[f"s{i}"]
+        Noun(NUMBERS.get(groups[f"n{i}"], 1), groups[f"c{i}"], None if groups[f"s{i}"] == ANY else groups[f"s{i}"])
+        for i in range(2)
+        if groups[f"s{i}"]
     )
+    if len(nouns) == 2 and any(noun.shape is None and noun.color is None for noun in nouns):
+        raise ValueError(
+            f"not a prompt of the shapes world: {text!r} (say which of two shapes is which: give a colour)"
+        )
     relation = _JOINTS[groups["joint"]] if groups["joint"] else None
     if relation and any(noun.count > 1 for noun in nouns):
         raise ValueError(f"not a prompt of the shapes world: {text!r} (a placement is of one object to one other)")
@@ -144,6 +157,21 @@ def all_asks(category: str) -> list[Ask]:
     raise ValueError(f"unknown category {category!r}; the categories are {', '.join(CATEGORIES)}")
 
 
+@functools.cache
+def any_asks(category: str) -> list[Ask]:
+    """The questions of a category whose shapes are free (do not change the list: it is kept)."""
+    colored = [Noun(1, color, None) for color in COLORS]
+    if category == "colors":
+        return [Ask(category, (noun,)) for noun in colored]
+    if category == "counting":
+        return [Ask(category, (Noun(n, color, None),)) for n in range(2, MAX_ITEMS + 1) for color in (None, *COLORS)]
+    if category == "position":
+        return [Ask(category, pair, relation) for pair in itertools.permutations(colored, 2) for relation in RELATIONS]
+    if category == "color_attribution":
+        return [Ask(category, pair) for pair in itertools.permutations(colored, 2)]
+    raise ValueError(f"category {category!r} asks for no free shape; these do: {', '.join(ANY_CATEGORIES)}")
+
+
 def held_out(ask: Ask) -> bool:
     """Whether the question names a held-out combination."""
     nouns = ask.nouns
@@ -184,6 +212,13 @@ def train_prompt(rng, category: str | None = None) -> str:
             return text
 
 
+def any_prompt(rng, category: str) -> str:
+    """A random training prompt with free shapes, of one of ANY_CATEGORIES. It names no held-out combination: those are
+    combinations with shapes."""
+    asks = any_asks(category)
+    return phrase(rng, asks[int(rng.integers(len(asks)))])
+
+
 def held_out_prompts(per_category: int, seed: int = 0) -> list[str]:
     """Distinct held-out prompts, `per_category` of each of the six, in category order.
 
@@ -218,6 +253,9 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
     """A truthful verdict with its reason, beginning with "Yes" or "No": what the picture shows, against the prompt."""
     named = any(noun.color for noun in ask.nouns)
 
+    def the(noun):
+        return f"the {noun.shape}" if noun.shape else f"the {noun.color} {ANY}"
+
     def pick(*options):
         return str(rng.choice(options))
 
@@ -226,7 +264,7 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
             first, second = ask.nouns
             side = PLACES[ask.relation][0]
             return pick(
-                f"Yes, the {first.shape} is {side} the {second.shape}.",
+                f"Yes, {the(first)} is {side} {the(second)}.",
                 f"Yes, there is {_noun_text(first)} {side} {_noun_text(second)}.",
             )
         what = " and ".join(_noun_text(noun) for noun in ask.nouns)
@@ -242,11 +280,12 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
         count = sum(noun.fits(item) for item in reading.items)
         color = f"{noun.color} " if noun.color else ""
         want = NUMBER_NAMES[noun.count]
+        shape = noun.shape or ANY
         if count == 0:
-            return pick(f"No, there is no {color}{noun.shape}.", f"No, there are no {color}{plural(noun.shape)}.")
+            return pick(f"No, there is no {color}{shape}.", f"No, there are no {color}{plural(shape)}.")
         if count != noun.count:
             has = NUMBER_NAMES.get(count, "many")
-            what = f"{color}{noun.shape if count == 1 else plural(noun.shape)}"
+            what = f"{color}{shape if count == 1 else plural(shape)}"
             verb = "is" if count == 1 else "are"
             if (count, noun.shape) in HELD_OUT_COUNTS:
                 return pick(f"No, there are not {want} {what}.", f"No, it does not show {want} {what}.")
@@ -275,12 +314,13 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
             f"No, the {_item_text(other, named, article=False)} should not be there.",
         )
     first, second = (found[0] for found in matched.found)
+    one, other = (the(noun) for noun in ask.nouns)
     actual = next((r for r in RELATIONS if relation_holds(r, first, second)), None)
-    if actual is None or _place(first.shape, actual, second.shape) in HELD_OUT_PLACES:
-        return f"No, the {first.shape} is not {PLACES[ask.relation][0]} the {second.shape}."
+    if actual is None or _place(ask.nouns[0].shape, actual, ask.nouns[1].shape) in HELD_OUT_PLACES:
+        return f"No, {one} is not {PLACES[ask.relation][0]} {other}."
     return pick(
-        f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}, not {SIDES[ask.relation]}.",
-        f"No, the {first.shape} is {PLACES[actual][0]} the {second.shape}.",
+        f"No, {one} is {PLACES[actual][0]} {other}, not {SIDES[ask.relation]}.",
+        f"No, {one} is {PLACES[actual][0]} {other}.",
     )
 
 

@@ -174,7 +174,8 @@ def answers(ask: Ask, reading: Reading) -> list[tuple[str, bool]]:
     matched = match(ask, reading)
     for i, noun in enumerate(ask.nouns):
         alike = sum(n.shape == noun.shape for n in ask.nouns)  # nouns of this shape: that many objects must be there
-        result.append((f"shape {i}", sum(item.shape == noun.shape for item in reading.items) >= alike))
+        there = sum(noun.shape in (None, item.shape) for item in reading.items)
+        result.append((f"shape {i}", there >= alike))
         if noun.color:
             result.append((f"color {i}", len(matched.found[i]) > 0))
         if ask.category == "counting":
