@@ -3,6 +3,9 @@ the pretrained Janus-Pro that the recipe starts from.
 
     python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
     python -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
+
+2 CPU cores: 5 + 4 minutes for data and codes, then 31 minutes (2700 steps at 1.45 per second). Expected: draw 0.16
+(of its share 0.4, so 0.4 nats per code), verdict below 0.03, describe near 0.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,9 @@ base model's own drawings.
     python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_any.npz \
         --out runs/drawn.npz
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
+
+2 CPU cores: 2 + 3 minutes for data and drawings, then 22 minutes (1350 steps at 1.05 per second).
+Expected: the README's SFT rows.
 """
 
 from importlib import util

@@ -2,7 +2,8 @@
 
     python -m janus_jax.train_vq --config configs/shapes_vq.py --workdir runs/vq
 
-2 CPU cores: about 15 minutes. Resumes by itself.
+2 CPU cores: 12 minutes (3300 steps at 4 to 5 per second). Expected, in its last line: the verifier accepts 0.985 of
+reconstructed right pictures. Resumes by itself.
 """
 
 from ml_collections import ConfigDict
