@@ -529,7 +529,7 @@ def test_memory_of_a_load(large, tmp_path):
     assert peak < size + 1.5 * largest
 
 
-@pytest.mark.parametrize("to, leaves", [("own", 1.1), ("hf", 0.3)])  # an export reads layer by layer
+@pytest.mark.parametrize("to, leaves", [("own", 1.5), ("hf", 0.3)])  # an export reads layer by layer
 def test_memory_of_a_conversion(large, tmp_path, to, leaves):
     peak, _, _ = measure(large, tmp_path / "b", to)
     assert peak < leaves * 12 * 512 * 2048 * 4 / 2**20
