@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from janus_jax import convert, loading, sharding, tensorfiles
+from janus_jax import checkpoint, convert, loading, sharding, tensorfiles
 from janus_jax.errors import UserError
-from janus_jax.models import published
+from janus_jax.models import published, published_config
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
 from janus_jax.models.llama import LlamaConfig
 from janus_jax.models.pretrained import HF, ORIGINAL, gather, place, read, scatter, slots
@@ -46,8 +46,8 @@ USED = "gen_vision_model.quantize.codebook_used"
 
 @pytest.fixture(autouse=True)
 def tiny_towers(monkeypatch):
-    monkeypatch.setitem(published.SIGLIPS, "siglip_tiny", CFG.siglip)
-    monkeypatch.setitem(published.VQS, "VQ-tiny", CFG.vq)
+    monkeypatch.setitem(published_config.SIGLIPS, "siglip_tiny", CFG.siglip)
+    monkeypatch.setitem(published_config.VQS, "VQ-tiny", CFG.vq)
 
 
 def refused(match):
@@ -242,7 +242,7 @@ def test_across_the_formats(tmp_path):
     identical(weights_of(tmp_path / "f32"), {n: t.astype(np.float32) for n, t in tensors.items()})
 
 
-def test_load_gives_model_parameters_and_processor(tmp_path):
+def test_load_gives_model_parameters_and_processor(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "hf", "hf", tensors_of(HF, BF16))
     model, params, processor = loading.load(folder, dtype=jnp.bfloat16)
     assert model.cfg == dataclasses.replace(CFG, dtype="bfloat16")
@@ -251,7 +251,11 @@ def test_load_gives_model_parameters_and_processor(tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {BF16}
     assert processor.encode("a red circle") == TOKENIZER.encode("a red circle")
     mesh = sharding.make_mesh(data=1, fsdp=2, tensor=2)
+    asked = []
+    monkeypatch.setattr(checkpoint, "read", lambda leaf, index=(): asked.append(read(leaf, index)) or asked[-1])
     spread = loading.load(folder, dtype=jnp.bfloat16, mesh=mesh)[1]
+    # each device's part alone is read: a quarter of this leaf
+    assert {x.shape for x in asked if x.shape[0] == 2 and x.ndim == 4} == {(2, 16, 2, 8), (2, 16, 1, 8), (2, 2, 8, 16)}
     jax.tree.map(np.testing.assert_array_equal, params, spread)
     for leaf, where in zip(
         jax.tree.leaves(spread), jax.tree.leaves(sharding.param_shardings(abstract, mesh)), strict=True
@@ -401,16 +405,21 @@ def test_damaged_files(tmp_path):
         shard.write_bytes(content)
         with refused(words):
             loading.load(folder)
+    shard.write_bytes(good)
+    index = folder / "model.safetensors.index.json"
+    edit_json(index, "weight_map", json.loads(index.read_text())["weight_map"] | {"w": shard.name})
+    with refused("lacks w, which its index names"):
+        loading.load(folder)
     shard.unlink()
     with refused("lacks model-00002-of-00002.safetensors, which its index names"):
         loading.load(folder)
     shutil.copy(folder / "model-00001-of-00002.safetensors", shard)
     with refused("in two files"):
         loading.load(folder)
-    (folder / "model.safetensors.index.json").write_text("[]")
+    index.write_text("[]")
     with refused("not an index of shards"):
         loading.load(folder)
-    (folder / "model.safetensors.index.json").unlink()
+    index.unlink()
     for file in folder.glob("*.safetensors"):
         file.unlink()
     with refused("holds no weights: expected"):
@@ -478,7 +487,7 @@ def test_places_that_are_not_written(tmp_path):
 MEASURE = """
 import sys, threading, time
 import jax, jax.numpy as jnp
-from janus_jax import convert, loading
+from janus_jax import checkpoint, convert, loading
 from janus_jax.models import published, siglip, vq
 
 def anonymous():

@@ -14,7 +14,7 @@ from test_formats import BF16, CFG, GOLDEN, TOKENIZER, folder_of, identical, ref
 
 from janus_jax import loading, sample, tensorfiles, tokens
 from janus_jax.density import Sampling
-from janus_jax.models import published
+from janus_jax.models import published_config
 from janus_jax.models.pretrained import HF, ORIGINAL
 
 pytestmark = pytest.mark.parity
@@ -23,8 +23,8 @@ ATOL = 1e-4
 
 @pytest.fixture(autouse=True)
 def tiny_towers(monkeypatch):
-    monkeypatch.setitem(published.SIGLIPS, "siglip_tiny", CFG.siglip)
-    monkeypatch.setitem(published.VQS, "VQ-tiny", CFG.vq)
+    monkeypatch.setitem(published_config.SIGLIPS, "siglip_tiny", CFG.siglip)
+    monkeypatch.setitem(published_config.VQS, "VQ-tiny", CFG.vq)
 
 
 @pytest.fixture(scope="module")
