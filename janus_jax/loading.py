@@ -38,21 +38,16 @@ def find(path) -> Path:
             return candidate
     if (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} is a training that has not finished: run its command again to its end first")
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path)) and not folder.parent.exists():
-        return _download(str(path))
-    raise UserError(
-        f"no checkpoint at {folder}: give a model folder, a finished workdir, a hub id, or one of {', '.join(SHIPPED)}"
-    )
-
-
-def _download(name: str) -> Path:
+    hint = f"give a model folder, a finished workdir, a hub id, or one of {', '.join(SHIPPED)}"
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path)) or folder.parent.exists():
+        raise UserError(f"no checkpoint at {folder}: {hint}")
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(huggingface_hub.snapshot_download(str(path), allow_patterns=HUB_FILES))
     except Exception as error:  # of the hub, of HTTP or of the network: many kinds, and all of them mean this
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"no folder {name}, and the hub does not give it ({reason}): check the name") from error
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"no checkpoint at {folder}, and the hub does not give it ({reason}): {hint}") from error
 
 
 def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
