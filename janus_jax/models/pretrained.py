@@ -311,5 +311,5 @@ def from_original(tensors: Mapping[str, np.ndarray], abstract: Any) -> Any:
     original names. Raises UserError as `gather` does."""
     targets = dict(sharding.paths(abstract))
     leaves, _ = gather(tensors, {path: leaf.shape for path, leaf in targets.items()}, ORIGINAL)
-    arrays = [read(leaves[path]).astype(targets[path].dtype) for path in targets]
+    arrays = [read(leaves[path]).astype(targets[path].dtype, copy=False) for path in targets]
     return jax.tree.unflatten(jax.tree.structure(abstract), arrays)
