@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "janus_jax"
 LAYERS = [
-    "errors sharding batch tokens images processor density losses advantages optim metrics",
+    "errors sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
     "introspect editing rollout scores storyboard loop cli __init__",
