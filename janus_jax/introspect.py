@@ -195,10 +195,7 @@ def _fill(run: _Run, rows) -> None:
             hidden,
             run.keys(rows, alive, 2 * turn + 1),
             run.sampling,
-            special.yes,
-            special.no,
-            special.eos,
-            special.pad,
+            special,
             **slot,
         )
         codes, code_logps, words, word_logps, p_yes = map(np.asarray, (codes, code_logps, words, word_logps, p_yes))
