@@ -4,7 +4,9 @@
     python -m janus_jax.judge --checkpoint shapes-rl --pairs pairs.jsonl > verdicts.jsonl
 
 A line of pairs.jsonl is {"image": FILE, "prompt": TEXT}, files relative to pairs.jsonl. Prints one JSON object per
-picture: {"image", "prompt", "p_yes", "reason"}. From Python: janus_jax.judge(model, params, processor, images, prompts).
+picture: {"image", "prompt", "p_yes", "reason"}.
+
+From Python: janus_jax.judge(model, params, processor, images, prompts).
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Looking at pictures and speaking about them: `chat` answers questions, `judge` compares pictures with prompts.
 
-    chat    [system, user:] ((seen)){0-} [question, assistant:]  ->  answer, EOS
-    judge   [prompt] (seen) think                                ->  Yes|No, reason, EOS
+chat    [system, user:] ((seen)){0-} [question, assistant:]  ->  answer, EOS
+judge   [prompt] (seen) think                                ->  Yes|No, reason, EOS
 """
 
 from collections.abc import Callable

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_goldens import GOLDEN, LOGITS, model, sample_close  # noqa: F401
+from test_goldens import GOLDEN, LOGITS, SPEC, golden_weights, model, sample_close  # noqa: F401
 
-from janus_jax import images, introspect, losses, sample, tokens, train_sft, train_step, understand
-from janus_jax.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate
+from janus_jax import images, losses, rollout, sample, tokens, train_rl, train_sft, train_step, understand
+from janus_jax.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate, targets_of, with_targets
 from janus_jax.density import Sampling
+from janus_jax.introspect import Round, Trajectory, introspect
+from janus_jax.models.janus import abstract_params
+from janus_jax.models.pretrained import from_original
 from janus_jax.processor import Processor
 
 GENERATION = ("a sketch of a yellow vase on the left of a silver pizza", "five silver umbrellas in the kitchen")
@@ -191,3 +194,86 @@ def test_sft(model, task, shares):  # noqa: F811
     value, gradient = jax.value_and_grad(objective)(kept, frozen, jax.tree.map(jnp.asarray, batch))
     assert float(value) == pytest.approx(float(golden[f"{task}.loss"]), abs=1e-5)
     same_gradient(gradient, golden, f"{task}.")
+
+
+# Stage 2
+
+GRPO = ("a blue vase above a red clock", "a sketch of two yellow kites in a field, near a river")
+
+
+def drawn(golden):
+    """The reference's rollout as trajectories: two prompts, two samples each."""
+    special, trajectories = processor().special, []
+    for i in range(4):
+        spoken = golden["text.ids"][i]
+        said = spoken[
+            : np.append(np.flatnonzero(spoken == special.eos) + 1, len(spoken))[0]
+        ]  # with EOS, if there is one
+        np.testing.assert_array_equal(golden["text.mask"][i][: len(said)], said != special.eos)
+        verdict, seen = bool(golden["selfcheck"][i]), golden["reencoded.ids"][i]
+        rounds = [
+            Round(golden[name][i], picture(f"grpo_first_{i}"), verdict, 0.5, "", said, None, None, seen)
+            for name in ("image1.ids", "image2.ids")
+        ]
+        trajectories.append(Trajectory(GRPO[i // 2], i % 2, rounds))
+    return trajectories
+
+
+@pytest.mark.slow
+def test_released_policy_gradient(model):  # noqa: F811
+    janus, params, _ = model
+    golden = np.load(GOLDEN / "grpo.npz")
+    special = processor().special
+    # the frozen reference: other weights but for the two towers
+    tensors = {name: golden_weights.tensor(name, shape, seed=1) for name, shape in SPEC.items()}
+    reference = from_original(tensors, abstract_params(janus))
+    reference = {**reference, "vq": params["vq"], "siglip": params["siglip"]}
+
+    trajectories, kind = drawn(golden), "released/own_prompt"
+    np.testing.assert_array_equal(golden["selfcheck"], golden["text.ids"][:, 0] == special.yes)
+    rewards = golden["scores"].reshape(2, 4).T
+    credited = rollout.credit(kind, trajectories, rewards, 2, 2)
+    for n, advantages in enumerate((credited.first, credited.text, credited.final), 1):
+        np.testing.assert_allclose(advantages, golden[f"segment{n}.advantages"], atol=1e-5)
+
+    shapes = rollout.layout(kind, janus, processor(), golden["cfg_prompt_ids"].shape[1], 2, 20)
+    batches = rollout.released_batches(kind, trajectories, credited, processor(), shapes, 576)
+    first, judge, final = batches
+    np.testing.assert_array_equal(first.ids[:, :22], golden["cfg_prompt_ids"][::2])
+    np.testing.assert_array_equal(first.uncond_ids[:, :22], golden["cfg_prompt_ids"][1::2])
+    np.testing.assert_array_equal(final.codes.ids, golden["final.ids"])
+    for n, batch in ((1, first), (3, final)):
+        mask = golden[f"segment{n}.prompt_and_completion_mask"]
+        np.testing.assert_array_equal(batch.mask, mask[::2])
+        np.testing.assert_array_equal(batch.mask, mask[1::2])
+    assert judge.mask.sum() == golden["segment2.prompt_and_completion_mask"].sum()  # ours has no masked end
+
+    yes_no = (special.yes, special.no)
+    forward = train_rl.make_forward(janus, Sampling(cfg_weight=float(golden["guidance_scale"])), yes_no, released=True)
+    loss = train_rl.make_loss(float(golden["beta"]), *2 * [float(golden["epsilon"])])
+    prepare = train_rl.make_prepare(rollout.PER["released"])
+    kept, frozen = train_step.split(params, train_sft.trainable_leaves(params, (r"vq/.*", r"siglip/.*")))
+
+    @jax.jit
+    def score(params, batches, policy):
+        outputs = forward(params, batches, policy)
+        return [outputs[i][name] for name, i, _ in targets_of(batches)]
+
+    @jax.jit
+    def objective(kept, frozen, batches):
+        params, batches = train_step.merge(kept, frozen), prepare(batches)
+        return loss(forward(params, batches), batches)
+
+    batches = jax.tree.map(jnp.asarray, batches)
+    ours, theirs = score(params, batches, params), score(reference, batches, params)
+    for n, (logps, ref_logps) in enumerate(zip(ours, theirs, strict=True), 1):
+        keep = golden[f"segment{n}.completion_mask"].astype(bool)
+        for name, values in (("logps", logps), ("ref_logps", ref_logps)):
+            expected = golden[f"segment{n}.{name}"]
+            np.testing.assert_allclose(np.asarray(values)[:, : expected.shape[1]][keep], expected[keep], atol=LOGITS)
+    batches = with_targets(batches, ref_logps=theirs)
+    (value, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(kept, frozen, batches)
+    assert float(value) == pytest.approx(float(golden["loss"]), abs=1e-5)
+    kl = np.mean([golden[f"segment{n}.mean_kl"] for n in (1, 2, 3)])
+    assert float(metrics["kl"]) == pytest.approx(float(kl), rel=1e-4)
+    same_gradient(gradient, golden, "")
