@@ -73,7 +73,8 @@ def initial_model(config, mesh, workdir):
     cfg = configured_model(config)
     if config.init:
         loading.same_sizes(config.init, cfg)
-        return loading.load(config.init, mesh=mesh)
+        _, params, processor = loading.load(config.init, mesh=mesh)
+        return Janus(cfg), params, processor  # the configuration says how to compute, the checkpoint how large
     vq, vq_params = loading.load_vq(config.vq)
     if vq.cfg != cfg.vq:
         raise UserError(
@@ -154,7 +155,9 @@ def main(argv):
             state_shardings=shardings,
             batch_shardings=by_row,
         )
-        maker = sft.RowMaker(groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt)
+        maker = sft.RowMaker(
+            groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
+        )
         shard = (jax.process_index(), jax.process_count())
         dataset = sft.steps(maker, buckets, config.seed, config.steps, shard)
 
