@@ -6,8 +6,9 @@ From Python: janus_jax.chat(model, params, processor, [(images, question), ...])
 """
 
 import argparse
+import contextlib
 
-from janus_jax import cli, images, loading
+from janus_jax import cli, images, loading, tokens
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.understand import GREEDY_ANSWER, chat
@@ -44,6 +45,7 @@ def main(argv):
     parser.add_argument("--checkpoint", required=True, help="a folder, or shapes-sft, shapes-rl")
     parser.add_argument("--image", nargs="+", action="extend", default=[], metavar="FILE", help="pictures, in order")
     parser.add_argument("--question", required=True)
+    parser.add_argument("--system", default=tokens.SYSTEM_PROMPT, help='opens the prompt; "" = nothing')
     add_sampling_flags(parser, GREEDY_ANSWER.max_reason_tokens)
     args = parser.parse_args(argv)
     sampling = sampling_of(args)
@@ -51,9 +53,10 @@ def main(argv):
     model, params, processor = loading.load(args.checkpoint)
 
     def tell(_, piece):
-        print(piece, end="", flush=True)
+        with contextlib.suppress(BrokenPipeError):  # raised again by the last print, outside of the model's loop
+            print(piece, end="", flush=True)
 
-    chat(model, params, processor, [(pictures, args.question)], sampling, args.seed, listen=tell)
+    chat(model, params, processor, [(pictures, args.question)], sampling, args.seed, system=args.system, listen=tell)
     print()
 
 

@@ -27,17 +27,18 @@ def chat(
     sampling: Sampling = GREEDY_ANSWER,
     seed: int = 0,
     batch: int = 8,
+    system: str = tokens.SYSTEM_PROMPT,
     listen: Callable[[int, str], None] | None = None,
 ) -> list[str]:
     """Answers to questions about pictures.
 
     questions: pairs (images, question); images: a list of PIL images, shown in that order before the question, or [].
     sampling: the text's part of it counts, max_reason_tokens bounds the answer. batch: how many are answered together;
-    an answer depends on (seed, its images, its question) alone, up to rounding. listen: called with (index of the
-    question, piece of text) as words come. Raises UserError for an empty question, or one that is too long with its
-    pictures.
+    an answer depends on (seed, its images, its question) alone, up to rounding. system: the sentence that opens every
+    prompt, or "". listen: called with (index of the question, piece of text) as words come; parameters must then lie on
+    one device. Raises UserError for an empty question, or one that is too long with its pictures.
     """
-    rows = [lambda pair=pair: _question(model, processor, *pair) for pair in questions]
+    rows = [lambda pair=pair: _question(model, processor, *pair, system) for pair in questions]
     keys = [sample.row_key(seed, question, 0, 0) for _, question in questions]
     said = _speak(model, params, processor, rows, keys, sampling, batch, verdict=False, listen=listen)
     return [text for text, _ in said]
@@ -61,12 +62,12 @@ def judge(
     return [(p_yes, text) for text, p_yes in said]
 
 
-def _question(model, processor, images, question) -> Row:
+def _question(model, processor, images, question, system=tokens.SYSTEM_PROMPT) -> Row:
     if not question.strip():
         raise UserError("the question is empty: say what to answer")
     if tokens.PLACEHOLDER in question:
         raise UserError(f"the question contains {tokens.PLACEHOLDER}: leave it out, pictures come before the question")
-    parts = processor.chat_prompt(question, len(images)).split(tokens.PLACEHOLDER)
+    parts = processor.chat_prompt(question, len(images), system).split(tokens.PLACEHOLDER)
     row = Row()
     for i, part in enumerate(parts):
         before = tokens.END_IMAGE if i else ""

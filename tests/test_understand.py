@@ -179,7 +179,11 @@ def test_chat_command(checkpoint, capsys):
     assert capsys.readouterr().out == expected("What is it?") + "\n"
     a, b = (str(checkpoint.parent / name) for name in ("a.png", "b.png"))
     CHAT([*flags, "--image", b, "--image", a, "--question", "What?", "--temperature", "0.5", "--top-k", "9"])
-    CHAT([*flags, "--question", "What is it?"])
+    capsys.readouterr()
+    CHAT([*flags, "--question", "What is it?", "--system", ""])
+    alone = chat(MODEL, params(), processor(), [([], "What is it?")], GREEDY, system="")
+    assert capsys.readouterr().out == alone[0] + "\n"
+    assert alone != ask([([], "What is it?")])
 
 
 def test_judge_command(checkpoint, capsys):
