@@ -2,7 +2,8 @@
 
 What differs from the paper and from the released code, by default: the density trained is the one sampled (guidance and
 temperature included, the verdict over {Yes, No}), end-of-reason tokens are trained, embeddings carry gradients, the
-reference scores with its own embeddings, pictures are drawn again only where the model says No. Each step: draw a group
+reference scores with its own embeddings, pictures are drawn again only where the model says No.
+--config.released=True does all of this as the released code does, for comparison. Each step: draw a group
 of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
 policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts
 and the random bits of a step are functions of (seed, step). The finished model is DIR/model.

@@ -18,6 +18,7 @@ from janus_jax.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate, t
 from janus_jax.density import Sampling
 from janus_jax.introspect import Round, Trajectory, introspect
 from janus_jax.models.janus import abstract_params
+from janus_jax.models.logps import token_logps
 from janus_jax.models.pretrained import from_original
 from janus_jax.processor import Processor
 
@@ -66,6 +67,22 @@ def test_chat(model):  # noqa: F811
 # Introspection
 
 
+def drawn(golden, prompts, pictures, text):
+    """The reference's rollout as trajectories. pictures, text: names of the first pictures and of the words."""
+    special, trajectories, count = processor().special, [], len(golden["selfcheck"])
+    for i in range(count):
+        spoken = golden[f"{text}.ids"][i]
+        said = spoken[: np.append(np.flatnonzero(spoken == special.eos) + 1, len(spoken))[0]]  # with EOS, if any
+        np.testing.assert_array_equal(golden[f"{text}.mask"][i][: len(said)], said != special.eos)
+        verdict, seen = bool(golden["selfcheck"][i]), golden["reencoded.ids"][i]
+        rounds = [
+            Round(golden[name][i], picture(f"{pictures}_{i}"), verdict, 0.5, "", said, None, None, seen)
+            for name in ("image1.ids", "image2.ids")
+        ]
+        trajectories.append(Trajectory(prompts[i * len(prompts) // count], 0, rounds))
+    return trajectories
+
+
 @pytest.fixture(scope="module")
 def trajectory():
     return np.load(GOLDEN / "trajectory.npz")
@@ -93,6 +110,28 @@ def test_greedy_trajectory(model, trajectory, monkeypatch):  # noqa: F811
         yes, no = trajectory["reflect.yes_no"][i]
         assert one.p_yes == pytest.approx(1 / (1 + np.exp(no - yes)), abs=LOGITS)
         np.testing.assert_array_equal(two.codes, trajectory["image2.ids"][i])
+
+
+def test_greedy_trajectory_in_one_pass(model, trajectory):  # noqa: F811
+    # Scored instead of drawn: where only the likeliest token is possible, those that were drawn have log-probability 0.
+    janus, params, _ = model
+    special, kind = processor().special, "released/always_second"
+    trajectories = drawn(trajectory, GENERATION, "first", "reflect")
+    shapes = rollout.layout(kind, janus, processor(), trajectory["prompt_ids"].shape[1], 2, 24)
+    credited = rollout.Credited(*np.zeros((3, 2), np.float32))
+    first, judge, final = rollout.released_batches(kind, trajectories, credited, processor(), shapes, 576)
+    np.testing.assert_array_equal(first.ids[:, :21], trajectory["prompt_ids"])
+    np.testing.assert_array_equal(final.mask[:, : -janus.cfg.vq.tokens], trajectory["context3.mask"][::2])
+    judge = judge._replace(text=judge.text._replace(verdict=np.arange(24)[None] == np.zeros((2, 1))))
+    sampling = Sampling(cfg_weight=5.0, image_top_k=1, text_top_k=1)
+
+    @jax.jit
+    def score(params, *batches):
+        return [token_logps(janus, params, batch, sampling, (special.yes, special.no)) for batch in batches]
+
+    one, words, two = score(params, first, judge, final)
+    for logps in (one["codes"], two["codes"], np.where(judge.text.weight > 0, words["text"], 0)):
+        np.testing.assert_array_equal(logps, np.zeros_like(logps))
 
 
 def test_a_drawn_picture_is_decoded_and_encoded_again(model, trajectory):  # noqa: F811
@@ -201,24 +240,6 @@ def test_sft(model, task, shares):  # noqa: F811
 GRPO = ("a blue vase above a red clock", "a sketch of two yellow kites in a field, near a river")
 
 
-def drawn(golden):
-    """The reference's rollout as trajectories: two prompts, two samples each."""
-    special, trajectories = processor().special, []
-    for i in range(4):
-        spoken = golden["text.ids"][i]
-        said = spoken[
-            : np.append(np.flatnonzero(spoken == special.eos) + 1, len(spoken))[0]
-        ]  # with EOS, if there is one
-        np.testing.assert_array_equal(golden["text.mask"][i][: len(said)], said != special.eos)
-        verdict, seen = bool(golden["selfcheck"][i]), golden["reencoded.ids"][i]
-        rounds = [
-            Round(golden[name][i], picture(f"grpo_first_{i}"), verdict, 0.5, "", said, None, None, seen)
-            for name in ("image1.ids", "image2.ids")
-        ]
-        trajectories.append(Trajectory(GRPO[i // 2], i % 2, rounds))
-    return trajectories
-
-
 @pytest.mark.slow
 def test_released_policy_gradient(model):  # noqa: F811
     janus, params, _ = model
@@ -229,7 +250,7 @@ def test_released_policy_gradient(model):  # noqa: F811
     reference = from_original(tensors, abstract_params(janus))
     reference = {**reference, "vq": params["vq"], "siglip": params["siglip"]}
 
-    trajectories, kind = drawn(golden), "released/own_prompt"
+    trajectories, kind = drawn(golden, GRPO, "grpo_first", "text"), "released/own_prompt"
     np.testing.assert_array_equal(golden["selfcheck"], golden["text.ids"][:, 0] == special.yes)
     rewards = golden["scores"].reshape(2, 4).T
     credited = rollout.credit(kind, trajectories, rewards, 2, 2)
