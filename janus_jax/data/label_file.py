@@ -15,8 +15,9 @@ from janus_jax.errors import UserError
 
 VERDICTS = {4: "Yes", 0: "No", 1: "No"}
 UNUSED = (2, 3)
-RIGHT, WRONG = 0.7, 0.5  # a right picture has at least the one (to be drawn: 0.8, see data/sft.py), a wrong one less
-# than the other; a state that its prob contradicts is not used
+# A right picture has at least the one (to be drawn: 0.8, see data/sft.py), a wrong one less than the other; a picture
+# whose state and prob contradict each other is not used.
+RIGHT, WRONG = 0.7, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
