@@ -24,6 +24,7 @@ REQUIRES = [
     # >= 0.2.3: training a tokenizer with 0.2.1 after importing jax ends in a segmentation fault.
     "sentencepiece>=0.2.3",
     "tokenizers>=0.22",
+    "huggingface_hub>=2.4",
     "ml_collections>=1.1",
     "absl-py>=2.3",
     "etils[epath]>=1.13",

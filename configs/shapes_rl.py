@@ -16,6 +16,7 @@ def get_config():
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)
     config.credit = "released/own_prompt"
+    config.released = False  # True: every habit of the released code, for comparison with it
     config.rounds = 2
     config.group = 8
     config.prompts_per_step = 8

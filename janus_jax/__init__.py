@@ -2,6 +2,8 @@
 again."""
 
 import importlib
+import sys
+import types
 
 __version__ = "0.1.0"
 
@@ -15,7 +17,21 @@ _PUBLIC = {
     "introspect": "introspect",
     "Trajectory": "introspect",
     "Round": "introspect",
+    "chat": "understand",
+    "judge": "understand",
 }
+
+
+class _Package(types.ModuleType):
+    """Importing a submodule sets it as an attribute of its package; a public function of the same name stays in place
+    (`import janus_jax.chat` is the command, `janus_jax.chat(...)` the function)."""
+
+    def __setattr__(self, name, value):
+        if not (name in _PUBLIC and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name):

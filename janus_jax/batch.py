@@ -39,8 +39,9 @@ class Batch(NamedTuple):
     """B sequences of T positions.
 
     ids i32[B,T]: text ids or codes by `kind`, ignored where SEEN; kind i32[B,T]: TEXT, CODE or SEEN;
-    mask bool[B,T]: False on left padding alone; pixels f32[B,P,h,w,3]: pictures for the judge's eye, in the order of
-    their SEEN positions, or None; text, codes: targets, or None where the batch has none of that modality;
+    mask bool[B,T]: False on left padding alone, and on the holes of the released layout; pixels f32[B,P,h,w,3]:
+    pictures for the judge's eye, in the order of their SEEN positions, or None; text, codes: targets, or None where the
+    batch has none of that modality;
     uncond_ids i32[B,T]: for guided densities, ids with the prompt's inner tokens replaced by (attended) PAD, or None;
     positions i32[B,T]: explicit rotary positions, or None to count the real tokens.
     """
@@ -55,21 +56,41 @@ class Batch(NamedTuple):
     positions: np.ndarray | None = None
 
 
+def targets_of(batches) -> list[tuple[str, int, Targets]]:
+    """(field, index of the batch, Targets) of all targets of a step's batches."""
+    return [
+        (name, i, getattr(batch, name))
+        for i, batch in enumerate(batches)
+        for name in ("text", "codes")
+        if getattr(batch, name) is not None
+    ]
+
+
+def with_targets(batches, **fields) -> tuple[Batch, ...]:
+    """The batches with other values in some fields of their targets: field -> list in the order of `targets_of`."""
+    changed = list(batches)
+    for n, (name, i, targets) in enumerate(targets_of(batches)):
+        new = targets._replace(**{field: values[n] for field, values in fields.items()})
+        changed[i] = changed[i]._replace(**{name: new})
+    return tuple(changed)
+
+
 class Row:
     """One sequence under construction; pieces are appended from left to right."""
 
     def __init__(self):
-        self.ids, self.kind, self.uncond = [], [], []
+        self.ids, self.kind, self.uncond, self.mask = [], [], [], []
         self.pictures = []
         self.targets = {TEXT: [], CODE: []}  # (position, id, group, extra)
 
     def __len__(self):
         return len(self.ids)
 
-    def _append(self, ids, kind, uncond=None):
+    def _append(self, ids, kind, uncond=None, mask=True):
         self.ids += ids
         self.kind += [kind] * len(ids)
         self.uncond += ids if uncond is None else uncond
+        self.mask += [mask] * len(ids)
 
     def add_text(self, ids, groups=None, uncond=None, extras=None):
         """Appends text ids; groups: the loss group per id, or None where nothing is trained; uncond: the ids of the
@@ -86,6 +107,10 @@ class Row:
         """Appends a picture f32[h,w,3] for the judge's eye, which takes `count` positions."""
         self.pictures.append(pixels)
         self._append([0] * count, SEEN)
+
+    def add_hole(self, ids):
+        """Appends text ids that nothing sees."""
+        self._append([int(i) for i in ids], TEXT, mask=False)
 
     def _add_targets(self, kind, ids, groups, extras):
         if groups is not None:
@@ -109,10 +134,12 @@ def collate(
     pictures: int = 0,
     extras=(),
     guided: bool = False,
+    by_slot: bool = False,
 ) -> Batch:
     """Left-pads rows to `length`; the numbers of targets and pictures per row are fixed, so that shapes are.
 
-    extras: names of the stage-2 fields to carry. Raises ValueError where a row does not fit.
+    extras: names of the stage-2 fields to carry. by_slot: positions count every slot, masked ones too, as in the
+    released code. Raises ValueError where a row does not fit.
     """
     B = len(rows)
     ids = np.full((B, length), pad, np.int32)
@@ -125,7 +152,7 @@ def collate(
             raise ValueError(
                 f"a row of {len(row)} positions and {len(row.pictures)} pictures does not fit {length} and {pictures}"
             )
-        ids[i, start:], kind[i, start:], uncond[i, start:], mask[i, start:] = row.ids, row.kind, row.uncond, True
+        ids[i, start:], kind[i, start:], uncond[i, start:], mask[i, start:] = row.ids, row.kind, row.uncond, row.mask
     pixels = None
     if pictures:
         shape = next(row.pictures[0].shape for row in rows if row.pictures)
@@ -141,6 +168,7 @@ def collate(
         text=_targets(rows, TEXT, length, text_targets, extras),
         codes=_targets(rows, CODE, length, code_targets, extras),
         uncond_ids=uncond if guided else None,
+        positions=np.tile(np.arange(length, dtype=np.int32), (B, 1)) if by_slot else None,
     )
 
 

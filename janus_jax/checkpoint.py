@@ -1,30 +1,35 @@
 """Checkpoints on disk.
 
 Two kinds. A *model* is a folder that anyone can load: `config.json`, the tokenizer's file, `params.safetensors`
-(leaves by their '/'-joined path, any dtype) and `manifest.json` (SHA-256 of each file). A *workdir* is a training in
+(leaves by their '/'-joined path, any dtype) and `manifest.json` (SHA-256 of each file); what a published model brought
+and the parameters do not hold lies in `extra/`. A *workdir* is a training in
 progress: orbax checkpoints under `checkpoints/`, sealed with the same kind of manifest, and at the end a model folder
 `model/`. What does not fit its manifest is refused.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from janus_jax.errors import UserError
+from janus_jax.models.pretrained import Leaf, cast, read, stacked
+from janus_jax.tensorfiles import Tensor, read_safetensors, write_safetensors
 
 MANIFEST = "manifest.json"
 PARAMS = "params.safetensors"
 CONFIG = "config.json"
+EXTRA = "extra"
 
 
 def _digest(path):
@@ -63,39 +68,56 @@ def verify(folder, names=None) -> None:
             raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
 
 
-def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None) -> None:
-    """Writes a model folder; it appears under its name only once it is complete, and replaces an older one.
-
-    config: JSON-able. params: nested dict of arrays. files: further files by name (the tokenizer's). dtype: floating
-    leaves are stored in it; None keeps theirs. Raises UserError where the place cannot be written.
-    """
+@contextlib.contextmanager
+def replacing(folder):
+    """A scratch folder that becomes `folder` when the block ends well, in place of an older model, and vanishes when
+    it does not. Raises UserError where the place cannot be written."""
     folder = Path(folder)
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    arrays = {}
-    for path, leaf in flat.items():
-        leaf = np.asarray(jax.device_get(leaf))
-        cast = dtype is not None and jax.numpy.issubdtype(leaf.dtype, np.floating)
-        arrays[path] = np.ascontiguousarray(leaf.astype(dtype) if cast else leaf)
     try:
+        if folder.exists() and not folder.is_dir() or folder.is_dir() and any(folder.iterdir()):
+            if not (folder / CONFIG).is_file():
+                raise UserError(f"cannot write {folder}: something else than a model is there; choose another place")
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise UserError(f"cannot write to {folder.parent}: {error.strerror}; choose another place") from error
     try:
         os.chmod(scratch, 0o755)
-        save_file(arrays, scratch / PARAMS)
-        (scratch / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        for name, content in files.items():
-            (scratch / name).write_bytes(content)
-        seal(scratch)
+        yield scratch
         if folder.exists():
             shutil.rmtree(folder)
         scratch.rename(folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write {folder}: {reason}; choose another place") from error
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_model(folder, config: dict, params: Mapping[str, Tensor], files: Mapping[str, bytes], extra=None) -> None:
+    """Writes a model folder; it appears under its name only once it is complete, and replaces an older one.
+
+    config: JSON-able. params: by path. files: further ones by name, which may have folders in it. extra: for each
+    format, tensors of it that are no parameters, by name. Raises UserError where the place cannot be written.
+    """
+    with replacing(folder) as scratch:
+        write_safetensors(scratch / PARAMS, params)
+        (scratch / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        for name, content in files.items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_bytes(content)
+        for name, tensors in (extra or {}).items():
+            (scratch / EXTRA).mkdir(exist_ok=True)
+            write_safetensors(scratch / EXTRA / f"{name}.safetensors", tensors)
+        seal(scratch)
+
+
+def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None) -> None:
+    """`write_model` of a nested dict of arrays, fetched one by one. dtype: floating leaves are stored in it; None keeps
+    theirs."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    fetch = {path: functools.partial(jax.device_get, leaf) for path, leaf in flat.items()}
+    tensors = {path: Tensor(x.shape, cast(np.dtype(x.dtype), dtype), fetch[path]) for path, x in flat.items()}
+    write_model(folder, config, tensors, files)
 
 
 def read_config(folder) -> dict:
@@ -112,32 +134,57 @@ def read_config(folder) -> dict:
     return config
 
 
-def load_params(folder, abstract, dtype=None, shardings=None):
-    """Reads the parameters of a model folder into the tree `abstract` (of ShapeDtypeStructs), leaf by leaf.
-
-    Floating leaves become `dtype`, or keep their stored one; `shardings` is a tree like `abstract`, or None for the
-    default device. Raises UserError for damage, and for missing, unexpected or mis-shaped leaves.
-    """
+def open_params(folder, shapes: Mapping[str, tuple[int, ...]], dtype=None) -> dict[str, Leaf]:
+    """The parameters of a model folder, mapped. shapes: of the leaves that it must hold, by path. Raises UserError for
+    damage, and for missing, unexpected or mis-shaped leaves."""
     verify(folder)
-    wanted = flax.traverse_util.flatten_dict(abstract, sep="/")
+    arrays = read_safetensors(Path(folder) / PARAMS)
+    problems = [f"{path} is missing" for path in shapes.keys() - arrays.keys()]
+    problems += [f"{path} is unexpected" for path in arrays.keys() - shapes.keys()]
+    for path in shapes.keys() & arrays.keys():
+        if arrays[path].shape != shapes[path]:
+            problems.append(f"{path} is {list(arrays[path].shape)}, not {list(shapes[path])}")
+    if problems:
+        raise UserError(f"{folder} does not hold this model: {'; '.join(sorted(problems))}")
+
+    def leaf(path):
+        def row(layer):
+            return arrays[path] if layer is None else arrays[path][layer]
+
+        return Leaf(shapes[path], cast(arrays[path].dtype, dtype), row, stacked(path))
+
+    return {path: leaf(path) for path in shapes}
+
+
+def open_extra(folder) -> dict[str, dict[str, np.ndarray]]:
+    """What a model folder holds beside its parameters, mapped: {format: {name: tensor}}."""
+    return {path.stem: read_safetensors(path) for path in sorted((Path(folder) / EXTRA).glob("*.safetensors"))}
+
+
+def place(leaves: Mapping[str, Leaf], shardings=None):
+    """Reads leaves one by one to where they belong; each device's part alone is read for it.
+
+    shardings: a tree of them, or None for the default device. Returns the nested dict of arrays.
+    """
     places = flax.traverse_util.flatten_dict(shardings, sep="/") if shardings is not None else {}
     result = {}
-    with safe_open(str(Path(folder) / PARAMS), "np") as file:
-        problems = [f"{path} is missing" for path in wanted if path not in file.keys()]
-        problems += [f"{path} is unexpected" for path in file.keys() if path not in wanted]
-        for path in wanted.keys() & set(file.keys()):
-            shape = tuple(file.get_slice(path).get_shape())
-            if shape != wanted[path].shape:
-                problems.append(f"{path} is {list(shape)}, not {list(wanted[path].shape)}")
-        if problems:
-            shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise UserError(f"{folder} does not hold this model: {shown}")
-        for path in wanted:
-            leaf = file.get_tensor(path)
-            if dtype is not None and jax.numpy.issubdtype(leaf.dtype, np.floating):
-                leaf = leaf.astype(dtype)
-            result[path] = jax.device_put(leaf, places.get(path))
+    for path, leaf in leaves.items():
+        if path in places:
+            array = jax.make_array_from_callback(leaf.shape, places[path], functools.partial(read, leaf))
+        else:
+            array = jax.device_put(read(leaf))
+        result[path] = jax.block_until_ready(array)  # the host's copy goes before the next one comes
     return flax.traverse_util.unflatten_dict(result, sep="/")
+
+
+def load_params(folder, abstract, dtype=None, shardings=None):
+    """The parameters of a model folder as the tree `abstract` (of ShapeDtypeStructs).
+
+    Floating leaves become `dtype`, or keep their stored one; `shardings` as for `place`. Raises UserError as
+    `open_params` does.
+    """
+    flat = flax.traverse_util.flatten_dict(abstract, sep="/")
+    return place(open_params(folder, {path: leaf.shape for path, leaf in flat.items()}, dtype), shardings)
 
 
 class Checkpoints:

@@ -79,6 +79,12 @@ def code_logps(cond, uncond, sampling: Sampling):
     return jax.nn.log_softmax(truncate(logits / sampling.temperature, sampling.image_top_k, sampling.image_top_p))
 
 
+def released(sampling: Sampling) -> tuple[Sampling, Sampling]:
+    """What the released code scores (codes, words) with: the guided logits divided by w, whatever they were drawn with;
+    words at temperature 1."""
+    return Sampling(sampling.cfg_weight, temperature=sampling.cfg_weight), Sampling()
+
+
 def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
     """Log-probabilities f32[..., V] that words are sampled with.
 

@@ -6,14 +6,26 @@ Pillow and numpy only. A picture is any PIL image; RGB is enforced.
 import numpy as np
 from PIL import Image
 
+from janus_jax.errors import UserError
+
 GREY = (127, 127, 127)
 MIN_SIDE = 14
 
 
-def for_understanding(image: Image.Image, size: int) -> np.ndarray:
+def read(path) -> Image.Image:
+    """A picture file as RGB. Raises UserError where there is none or it is no whole picture."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "not a whole picture of a known format"
+        raise UserError(f"the picture {path} cannot be read: {reason}") from error
+
+
+def letterbox(image: Image.Image, size: int) -> np.ndarray:
     """Long side to `size` by antialiased bicubic, the other side truncated (at least 14), centred on grey.
 
-    Returns f32[size, size, 3] in [-1, 1].
+    Returns u8[size, size, 3].
     """
     image = image.convert("RGB")
     width, height = image.size
@@ -23,7 +35,12 @@ def for_understanding(image: Image.Image, size: int) -> np.ndarray:
         image = image.resize(new, Image.Resampling.BICUBIC)
     square = Image.new("RGB", (size, size), GREY)
     square.paste(image, ((size - new[0]) // 2, (size - new[1]) // 2))
-    return (np.asarray(square, np.float32) / 255 - 0.5) / 0.5
+    return np.asarray(square)
+
+
+def for_understanding(image: Image.Image, size: int) -> np.ndarray:
+    """The letterboxed picture as f32[size, size, 3] in [-1, 1]."""
+    return (letterbox(image, size).astype(np.float32) / 255 - 0.5) / 0.5
 
 
 def for_generation(image: Image.Image, size: int) -> np.ndarray:

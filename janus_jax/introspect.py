@@ -188,18 +188,9 @@ def _fill(run: _Run, rows) -> None:
         seen = np.stack([run.processor.for_understanding(picture) for picture in pictures])
         judge, _ = sample.extend_seen(model, params, judge, seen, **slot)
         judge, hidden = sample.extend_text(model, params, judge, *_repeat(run.think, len(alive)), **slot)
+        keys = run.keys(rows, alive, 2 * turn + 1)
         judge, words, word_logps, p_yes = sample.speak(
-            model,
-            params,
-            judge,
-            hidden,
-            run.keys(rows, alive, 2 * turn + 1),
-            run.sampling,
-            special.yes,
-            special.no,
-            special.eos,
-            special.pad,
-            **slot,
+            model, params, judge, hidden, keys, run.sampling, special, **slot
         )
         codes, code_logps, words, word_logps, p_yes = map(np.asarray, (codes, code_logps, words, word_logps, p_yes))
         context_codes = codes

@@ -1,24 +1,32 @@
 """`load`: a model, its parameters and its processor from a folder or a shipped name."""
 
+import dataclasses
 import json
+import re
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from janus_jax import checkpoint, sharding
+from janus_jax import checkpoint, sharding, tensorfiles
 from janus_jax.errors import UserError
+from janus_jax.models import pretrained, published
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
+from janus_jax.models.pretrained import Leaf
 from janus_jax.models.vq import VQ, VQConfig
 from janus_jax.processor import Processor
 from janus_jax.tokens import Tokenizer
 
 SHIPPED = ("shapes-sft", "shapes-rl")
+HUB_FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.bin"]
 
 
 def find(path) -> Path:
-    """The model folder that a path or a shipped name means; a training's workdir means its `model/`.
+    """The model folder that a path or a shipped name means; a training's workdir means its `model/`, and what is no
+    path but looks like OWNER/NAME is fetched from the Hugging Face hub.
 
     Raises UserError where there is none.
     """
@@ -30,9 +38,16 @@ def find(path) -> Path:
             return candidate
     if (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} is a training that has not finished: run its command again to its end first")
-    raise UserError(
-        f"no checkpoint at {folder}: give a model folder, a finished workdir, or one of {', '.join(SHIPPED)}"
-    )
+    hint = f"give a model folder, a finished workdir, a hub id, or one of {', '.join(SHIPPED)}"
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path)) or folder.parent.exists():
+        raise UserError(f"no checkpoint at {folder}: {hint}")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(str(path), allow_patterns=HUB_FILES))
+    except Exception as error:  # of the hub, of HTTP or of the network: many kinds, and all of them mean this
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"no checkpoint at {folder}, and the hub does not give it ({reason}): {hint}") from error
 
 
 def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
@@ -42,29 +57,87 @@ def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
     return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size)
 
 
-def load(path, dtype=jnp.float32, mesh=None):
-    """Loads a checkpoint: (model, params, processor).
+class Source(NamedTuple):
+    """A checkpoint of any format, opened and not read. extra: {format: {name: tensor}} that no parameter holds; files:
+    a published folder's small files, {format: {name: content}}; guidance: see guidance_of."""
 
-    path: a folder or a shipped name ("shapes-sft", "shapes-rl"). dtype: of the parameters and of the computation.
-    mesh: parameters are placed on it by the training layout; None = the default device. Raises UserError for
-    anything that is missing, foreign or damaged.
-    """
+    cfg: JanusConfig
+    tokenizer: Tokenizer
+    leaves: dict[str, Leaf]
+    extra: dict[str, dict[str, np.ndarray]]
+    files: dict[str, dict[str, bytes]]
+    guidance: float | None
+
+
+def open_model(path, dtype=None, base=None) -> Source:
+    """Opens a checkpoint; of its weights nothing is read yet. Arguments and errors as those of `load`, but dtype None
+    keeps the stored ones. Where `path` has a configuration of its own, `base` lends what an export needs beside it."""
+    if Path(path).is_file():
+        if base is None:
+            raise UserError(f"{path} holds weights alone: name the folder of their config.json and tokenizer (--base)")
+        return _open_published(find(base), tensorfiles.read_file(path), dtype)
     folder = find(path)
+    if checkpoint.read_config(folder).get("kind") == "janus":
+        source = _open_own(folder, dtype)
+    else:
+        source = _open_published(folder, None, dtype)
+    if base is not None:
+        lent = open_model(base)
+        source = source._replace(extra=lent.extra | source.extra, files=lent.files | source.files)
+    return source
+
+
+def _open_own(folder, dtype):
     config = checkpoint.read_config(folder)
-    if config.get("kind") != "janus":
-        raise UserError(
-            f"{folder} is not a janus_jax model (its {checkpoint.CONFIG} says kind = {config.get('kind')!r})"
-        )
     checkpoint.verify(folder, (checkpoint.CONFIG,))  # before any number in it is believed
     try:
-        cfg = JanusConfig.from_dict({**config["model"], "dtype": jnp.dtype(dtype).name})
+        cfg = JanusConfig.from_dict(config["model"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{folder / checkpoint.CONFIG} does not describe a model: {error}") from error
-    model = Janus(cfg)
-    abstract = abstract_params(model)
-    shardings = None if mesh is None else sharding.param_shardings(abstract, mesh)
-    params = checkpoint.load_params(folder, abstract, dtype, shardings)
-    return model, params, processor_of(cfg, Tokenizer.from_folder(folder))
+    leaves = checkpoint.open_params(folder, _shapes(cfg), dtype)
+    files = {}
+    for file in (folder / checkpoint.EXTRA).glob("*/*"):
+        files.setdefault(file.parent.name, {})[file.name] = file.read_bytes()
+    tokenizer, extra = Tokenizer.from_folder(folder), checkpoint.open_extra(folder)
+    return Source(cfg, tokenizer, leaves, extra, files, config.get("cfg_weight"))
+
+
+def _open_published(folder, tensors, dtype):
+    """tensors: None for the folder's own."""
+    config = checkpoint.read_config(folder)
+    name = published.format_of(config)
+    if name is None:
+        raise UserError(
+            f"{folder} is not a janus_jax model nor a published Janus (its {checkpoint.CONFIG} says kind = "
+            f"{config.get('kind')!r}, model_type = {config.get('model_type')!r})"
+        )
+    tensors = tensorfiles.read_folder(folder) if tensors is None else tensors
+    try:
+        cfg = published.read_config(config, name)
+        tensors = published.untied(tensors, config, name)
+        leaves, extra = pretrained.gather(tensors, _shapes(cfg), published.FORMATS[name].rules, dtype)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    files = {file: (folder / file).read_bytes() for file in published.SIDE_FILES if (folder / file).is_file()}
+    return Source(cfg, Tokenizer.from_folder(folder), leaves, {name: extra} if extra else {}, {name: files}, None)
+
+
+def _shapes(cfg):
+    return {path: leaf.shape for path, leaf in sharding.paths(abstract_params(Janus(cfg)))}
+
+
+def load(path, dtype=jnp.float32, mesh=None, base=None):
+    """Loads a checkpoint: (model, params, processor).
+
+    path: a folder (of our own, in the original format or in that of HF transformers), a shipped name ("shapes-sft",
+    "shapes-rl"), a hub id, or one file of weights (.pth, .bin, .safetensors), for which `base` names the folder of
+    configuration and tokenizer. dtype: of the parameters and of the computation. mesh: parameters are placed on it by
+    the training layout; None = the default device. Raises UserError for anything that is missing, foreign or damaged.
+    """
+    source = open_model(path, dtype, base)
+    model = Janus(dataclasses.replace(source.cfg, dtype=jnp.dtype(dtype)))
+    shardings = None if mesh is None else sharding.param_shardings(abstract_params(model), mesh)
+    return model, checkpoint.place(source.leaves, shardings), processor_of(source.cfg, source.tokenizer)
 
 
 def load_vq(path):
@@ -97,7 +170,9 @@ def save(folder, model: Janus, params, processor: Processor, dtype=None, cfg_wei
 
 def same_sizes(folder, cfg: JanusConfig) -> None:
     """Raises UserError unless the checkpoint has the sizes of `cfg`, naming the first that differs."""
-    stored = checkpoint.read_config(find(folder)).get("model", {})
+    config = checkpoint.read_config(find(folder))
+    name = published.format_of(config)
+    stored = config.get("model", {}) if name is None else published.read_config(config, name).to_dict()
     for part in ("llama", "siglip", "vq"):
         mine = json.loads(json.dumps(cfg.to_dict()[part]))
         for name, value in mine.items():

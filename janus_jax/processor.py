@@ -25,9 +25,9 @@ class Processor:
         """The texts before and after the source picture of an edit."""
         return tokens.edit_prompt(instruction)
 
-    def chat_prompt(self, question: str, images: int = 1) -> str:
-        """A question about pictures, with one placeholder each."""
-        return tokens.chat_prompt(question, images)
+    def chat_prompt(self, question: str, images: int = 1, system: str = tokens.SYSTEM_PROMPT) -> str:
+        """A question about pictures, with one placeholder each; system: what precedes it, or ""."""
+        return tokens.chat_prompt(question, images, system)
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Text to ids."""

@@ -78,8 +78,9 @@ def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credite
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Fixed shapes of a PG batch: positions of a painter's and of a judge's row, pictures that the judge sees,
-    targets."""
+    targets; `first`: positions of a first picture alone, for the released layout."""
 
+    first: int
     painter: int
     judge: int
     pictures: int
@@ -96,6 +97,7 @@ def layout(kind: str, model, processor, prompt_tokens: int, rounds: int, reason_
     scored = 3 if kind == "released/own_prompt" else rounds  # the first picture may be trained twice
     judged = rounds if kind == "trajectory" else 1
     return Layout(
+        first=prompt_tokens + codes,
         painter=prompt_tokens + rounds * codes + (rounds - 1) * between,
         judge=prompt_tokens + judged * (seen + think + reason_tokens) + (judged - 1) * onward,
         pictures=judged,
@@ -168,4 +170,55 @@ def pg_batch(kind, trajectories, credited: Credited, processor, shapes: Layout, 
             pictures=shapes.pictures,
             extras=(*names, "verdict"),
         ),
+    )
+
+
+def released_batches(kind, trajectories, credited: Credited, processor, shapes: Layout, seen_tokens: int, guided=True):
+    """(first pictures', judge's, final pictures' Batch) in the released layout, to be scored with token_logps(policy=).
+
+    Three sequences per trajectory, because their contexts differ: the second picture's holds the first one encoded
+    again. Left padding up to the longest prompt is attended by the judge and by pictures drawn again; after a reason
+    follow its EOS and the padding up to the longest reason, unseen; positions count every slot. EOS is not trained, the
+    verdict is a word like any other, and the ratio of new to old probability is always 1.
+    """
+    think = processor.encode(tokens.THINK, bos=False)
+    onward = processor.encode(tokens.NEXT, bos=False)
+    special = processor.special
+    prompts = [tokens.prompt_ids(processor.tokenizer, t.prompt) for t in trajectories]
+    longest_prompt = max(map(len, prompts))
+    longest_reason = max(len(t.rounds[0].reason_ids) for t in trajectories)
+    firsts, judges, finals = rows = [], [], []
+    for i, (t, prompt) in enumerate(zip(trajectories, prompts, strict=True)):
+        shot, uncond = t.rounds[0], tokens.unconditional(prompt, special.pad)
+        padding = [special.pad] * (longest_prompt - len(prompt))
+        words = [int(n) for n in shot.reason_ids if n != special.eos]
+
+        def credit_each(ids, advantages, i=i):
+            return [{"advantage": advantages[i], "old_logps": np.nan}] * len(ids)
+
+        first, judge, final = Row(), Row(), Row()
+        first.add_text(prompt, uncond=uncond)
+        first.add_codes(shot.codes.tolist(), FIRST, credit_each(shot.codes, credited.first))
+        judge.add_text(padding + prompt)
+        judge.add_seen(processor.for_understanding(shot.image), seen_tokens)
+        judge.add_text(think)
+        judge.add_text(words, [TEXT] * len(words), extras=credit_each(words, credited.text))
+        if kind == "released/own_prompt" and shot.verdict:
+            final.add_text(prompt, uncond=uncond)
+        else:
+            final.add_text(padding + prompt, uncond=padding + uncond)
+            final.add_codes(shot.context_codes.tolist())
+            final.add_text(think + words)
+            final.add_hole([special.eos] * (longest_reason - len(words)))
+            final.add_text(onward)
+        codes = t.rounds[1 if kind == "released/always_second" or not shot.verdict else 0].codes
+        final.add_codes(codes.tolist(), FINAL, credit_each(codes, credited.final))
+        for row, all_rows in zip((first, judge, final), rows, strict=True):
+            all_rows.append(row)
+    shared = {"pad": special.pad, "extras": ("advantage", "old_logps", "ref_logps"), "by_slot": True}
+    painted = {**shared, "code_targets": len(trajectories[0].rounds[0].codes), "guided": guided}
+    return (
+        collate(firsts, shapes.first, **painted),
+        collate(judges, shapes.judge, text_targets=shapes.text_targets, pictures=1, **shared),
+        collate(finals, shapes.painter, **painted),
     )

@@ -1,8 +1,9 @@
-"""Drawing from the model with a KV cache: three jitted pieces, each a function of values.
+"""Drawing from the model with a KV cache: jitted pieces, each a function of values.
 
-    extend   appends known positions to a cache
-    draw     appends a picture, code by code
-    speak    appends a verdict and its reason, word by word
+    start, read   an empty cache with a first piece of text, or with whole mixed sequences, in it
+    extend        appends known positions to a cache
+    draw          appends a picture, code by code
+    speak         appends words: a verdict and its reason, or an answer
 
 Random bits depend on (seed, prompt, sample, round, position) alone, never on the batch a row happens to sit in: every
 row carries its own key, and position t of a draw uses fold_in(key, t).
@@ -16,8 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax import density
+from janus_jax.batch import Batch
 from janus_jax.models.janus import Janus
 from janus_jax.models.llama import Cache, init_cache
+from janus_jax.models.logps import embed
+from janus_jax.tokens import SpecialIds
 
 
 def apply(model: Janus, params, method: str, *args):
@@ -55,6 +59,15 @@ def start(model: Janus, params, ids, mask, slots: int, by_slot: bool = False):
     """An empty cache of `slots` with a first piece of text in it: (cache, last hidden [B,D])."""
     cache = init_cache(model.cfg.llama, ids.shape[0], slots, model.cfg.dtype)
     hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots"))
+def read(model: Janus, params, batch: Batch, slots: int):
+    """An empty cache of `slots` with the sequences of a batch in it: (cache, last hidden [B,D])."""
+    cache = init_cache(model.cfg.llama, batch.ids.shape[0], slots, model.cfg.dtype)
+    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
+    hidden, cache = _decode(model, params, embeds, batch.mask, cache, by_slot=False)
     return cache, hidden[:, -1]
 
 
@@ -110,7 +123,9 @@ def draw(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "sampling", "yes", "no", "eos", "pad", "by_slot"), donate_argnames="cache"
+    jax.jit,
+    static_argnames=("model", "sampling", "special", "verdict", "by_slot", "listen"),
+    donate_argnames="cache",
 )
 def speak(
     model: Janus,
@@ -119,21 +134,21 @@ def speak(
     hidden,
     keys,
     sampling: density.Sampling,
-    yes,
-    no,
-    eos,
-    pad,
+    special: SpecialIds,
+    verdict: bool = True,
     by_slot: bool = False,
+    listen=None,
 ):
-    """Says a verdict, Yes or No and nothing else, and a reason up to EOS or sampling.max_reason_tokens.
+    """Says words up to EOS or sampling.max_reason_tokens; with `verdict` the first is Yes or No and nothing else.
 
     The cache must have room for max_reason_tokens slots. Returns (cache, ids i32[B,M] with PAD after a row's end,
     logps f32[B,M], p_yes f32[B]); EOS itself is not fed, the caller appends what follows it. p_yes is the softmax over
-    the logits of Yes and No, before temperature.
+    the logits of Yes and No at the first word, before temperature. listen: called with every step's tokens i32[B].
     """
     B, M = hidden.shape[0], sampling.max_reason_tokens
+    eos, pad, yes_no = special.eos, special.pad, (special.yes, special.no)
     first = apply(model, params, "text_logits", hidden[:, None])[:, 0]
-    p_yes = jax.nn.softmax(first[:, jnp.array([yes, no])])[:, 0]
+    p_yes = jax.nn.softmax(first[:, jnp.array(yes_no)])[:, 0]
 
     def go_on(carry):
         position, _, _, done, *_ = carry
@@ -142,8 +157,10 @@ def speak(
     def step(carry):
         position, cache, hidden, done, ids, logps = carry
         logits = apply(model, params, "text_logits", hidden[:, None])[:, 0]
-        each = density.text_logps(logits, sampling, jnp.full((B,), position == 0), (yes, no))
+        each = density.text_logps(logits, sampling, jnp.full((B,), verdict & (position == 0)), yes_no)
         token = jnp.where(done, pad, _choose(keys, position, each))
+        if listen is not None:
+            jax.debug.callback(listen, token, ordered=True)
         chosen = jnp.take_along_axis(each, token[:, None], axis=-1)[:, 0]
         ids = ids.at[:, position].set(token)
         logps = logps.at[:, position].set(jnp.where(done, 0.0, chosen))

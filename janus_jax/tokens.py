@@ -131,6 +131,18 @@ class Tokenizer:
                     ids += self._pieces.encode(part)
         return [self.special.bos, *ids] if bos else list(ids)
 
+    def with_bos(self) -> bytes:
+        """The content of a tokenizer.json that prepends BOS by itself: transformers 5 does it in no other way."""
+        import tokenizers
+
+        if self._json.encode("", add_special_tokens=True).ids[:1] == [self.special.bos]:
+            return self.content
+        copy = tokenizers.Tokenizer.from_str(self.content.decode())
+        copy.post_processor = tokenizers.processors.TemplateProcessing(
+            single=[BOS, "$A"], pair=[BOS, "$A", BOS, "$B:1"], special_tokens=[(BOS, self.special.bos)]
+        )
+        return copy.to_str().encode()
+
     def decode(self, ids) -> str:
         """Ids to text, special tokens left out."""
         ids = [int(i) for i in ids]

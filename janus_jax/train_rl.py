@@ -2,7 +2,8 @@
 
 What differs from the paper and from the released code, by default: the density trained is the one sampled (guidance and
 temperature included, the verdict over {Yes, No}), end-of-reason tokens are trained, embeddings carry gradients, the
-reference scores with its own embeddings, pictures are drawn again only where the model says No. Each step: draw a group
+reference scores with its own embeddings, pictures are drawn again only where the model says No.
+--config.released=True does all of this as the released code does, for comparison. Each step: draw a group
 of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
 policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts
 and the random bits of a step are functions of (seed, step). The finished model is DIR/model.
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax import cli, loading, losses, optim, rollout, sharding, train_step
+from janus_jax.batch import targets_of, with_targets
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
@@ -33,42 +35,38 @@ from janus_jax.storyboard import storyboard
 from janus_jax.train_sft import mesh_of, trainable_leaves
 
 
-def make_forward(model, sampling: Sampling, yes_no):
-    """forward(params, (painter's batch, judge's batch)) -> [token_logps, token_logps] under the sampling density."""
+def make_forward(model, sampling: Sampling, yes_no, released: bool = False):
+    """forward(params, batches, policy=params) -> list of token_logps under the sampling density; released: as the
+    released code does it, where `policy` embeds the contexts."""
 
-    def forward(params, batches):
-        return [token_logps(model, params, batch, sampling, yes_no) for batch in batches]
+    def forward(params, batches, policy=None):
+        policy = (params if policy is None else policy) if released else None
+        return [token_logps(model, params, batch, sampling, yes_no, policy) for batch in batches]
 
     return forward
 
 
 def make_prepare(per: str):
-    """prepare(batches): weights normalised over both roles, see losses.pg_weights."""
+    """prepare(batches): weights normalised over all roles, see losses.pg_weights."""
 
     def prepare(batches):
-        painter, judge = batches
-        codes, words = losses.pg_weights(
-            [(painter.codes.weight, painter.codes.group), (judge.text.weight, judge.text.group)], rollout.SEGMENTS, per
-        )
-        return (
-            painter._replace(codes=painter.codes._replace(weight=codes)),
-            judge._replace(text=judge.text._replace(weight=words)),
-        )
+        targets = [(t.weight, t.group) for *_, t in targets_of(batches)]
+        return with_targets(batches, weight=losses.pg_weights(targets, rollout.SEGMENTS, per))
 
     return prepare
 
 
 def make_loss(beta: float, clip_low: float, clip_high: float):
-    """loss(outputs, batches) -> (f32[], metrics) over both roles."""
+    """loss(outputs, batches) -> (f32[], metrics) over all roles."""
 
     def loss(outputs, batches):
         total, metrics = 0.0, {}
-        for name, output, targets in zip(("codes", "text"), outputs, (batches[0].codes, batches[1].text), strict=True):
-            old = targets.old_logps
+        for name, i, targets in targets_of(batches):
+            logps, old = outputs[i][name], targets.old_logps
             # a copy of a picture in another context was never sampled there: on policy by definition
-            old = jnp.where(jnp.isnan(old), jax.lax.stop_gradient(output[name]), old)
+            old = jnp.where(jnp.isnan(old), jax.lax.stop_gradient(logps), old)
             value, parts = losses.pg_loss(
-                output[name],
+                logps,
                 old,
                 targets.ref_logps,
                 targets.advantage,
@@ -78,10 +76,9 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
                 clip_high=clip_high,
             )
             total += value
+            parts[f"entropy_{name}"] = jnp.sum(outputs[i][f"{name}_entropy"] * targets.weight)
             metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
-            metrics[f"entropy_{name}"] = jnp.sum(output[f"{name}_entropy"] * targets.weight)
-            live = targets.weight > 0
-            gap = jnp.max(jnp.where(live, jnp.abs(output[name] - old), 0.0))
+            gap = jnp.max(jnp.where(targets.weight > 0, jnp.abs(logps - old), 0.0))
             metrics["max_logp_gap"] = jnp.maximum(metrics.get("max_logp_gap", 0.0), gap)
         return total, metrics
 
@@ -116,6 +113,8 @@ def main(argv):
         raise UserError(f"credit {config.credit!r} is none of {', '.join(rollout.CREDITS)}: set --config.credit")
     if config.credit.startswith("released/") and config.rounds != 2:
         raise UserError("released credit is about two rounds: set --config.rounds=2, or --config.credit=trajectory")
+    if config.released and config.credit == "trajectory":
+        raise UserError("the released layout goes with released credit: set --config.credit=released/own_prompt")
     if config.group < 2:
         raise UserError("group-relative advantages need a group of at least 2: set --config.group")
     mesh = mesh_of(config)
@@ -177,7 +176,7 @@ def assemble(config, mesh) -> Stage:
     abstract = train_step.abstract_state(lambda: initial(reference), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    forward = make_forward(model, sampling, (special.yes, special.no))
+    forward = make_forward(model, sampling, (special.yes, special.no), config.released)
     step = train_step.make_train_step(
         forward,
         make_loss(config.beta, config.clip_low, config.clip_high),
@@ -188,14 +187,16 @@ def assemble(config, mesh) -> Stage:
         state_shardings=shardings,
         batch_shardings=by_row,
     )
-    score = jax.jit(
-        lambda params, batches: [out[n] for out, n in zip(forward(params, batches), ("codes", "text"), strict=True)]
-    )
+
+    def score(params, batches, policy):
+        outputs = forward(params, batches, policy)
+        return [outputs[i][name] for name, i, _ in targets_of(batches)]
+
     shapes = rollout.layout(
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
     initial = jax.jit(initial, out_shardings=shardings)
-    return Stage(model, processor, sampling, reference, step, score, shapes, abstract, by_row, initial)
+    return Stage(model, processor, sampling, reference, step, jax.jit(score), shapes, abstract, by_row, initial)
 
 
 def explore(config, stage: Stage, params, number: int):
@@ -213,13 +214,16 @@ def explore(config, stage: Stage, params, number: int):
         seed=int(rng.integers(2**31)),
         batch=len(prompts) * config.group,
         always=config.credit == "released/always_second",
+        released=config.released,
     )
 
 
-def make_batches(config, stage: Stage, trajectories, rewards):
-    """The (painter's, judge's) batches of rewarded trajectories on the mesh, with the reference's log-probabilities."""
+def make_batches(config, stage: Stage, trajectories, rewards, policy):
+    """The batches of rewarded trajectories on the mesh, (painter's, judge's) or those of rollout.released_batches, with
+    the reference's log-probabilities. policy: the parameters that drew them."""
     credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
-    batches = rollout.pg_batch(
+    make = rollout.released_batches if config.released else rollout.pg_batch
+    batches = make(
         config.credit,
         trajectories,
         credited,
@@ -228,12 +232,8 @@ def make_batches(config, stage: Stage, trajectories, rewards):
         stage.model.cfg.siglip.tokens,
         guided=stage.sampling.cfg_weight != 1.0,
     )
-    painter, judge = jax.tree.map(lambda x: jax.make_array_from_process_local_data(stage.by_row, x), batches)
-    ref_codes, ref_text = stage.score(stage.reference, (painter, judge))
-    return (
-        painter._replace(codes=painter.codes._replace(ref_logps=ref_codes)),
-        judge._replace(text=judge.text._replace(ref_logps=ref_text)),
-    )
+    batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(stage.by_row, x), batches)
+    return with_targets(batches, ref_logps=stage.score(stage.reference, batches, policy))
 
 
 def learn(config, stage: Stage, state, batches):
@@ -264,7 +264,7 @@ def train(config, workdir, mesh):
                 trajectories = explore(config, stage, state.params, done)
                 clock.append(time.time())
                 rewards, right = judge(trajectories)
-                batches = make_batches(config, stage, trajectories, rewards)
+                batches = make_batches(config, stage, trajectories, rewards, state.params)
                 clock.append(time.time())
                 state, values = learn(config, stage, state, batches)
                 clock.append(time.time())

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax import cli, density, loading, losses, optim, sharding, train_step
-from janus_jax.batch import GROUPS
+from janus_jax.batch import GROUPS, targets_of, with_targets
 from janus_jax.data import cache, sft
 from janus_jax.errors import UserError
 from janus_jax.loop import fit
@@ -28,26 +28,12 @@ def make_forward(model: Janus):
     return forward
 
 
-def _targets(batches):
-    """(field, bucket index, Targets) of all targets of a step."""
-    return [
-        (name, i, getattr(batch, name))
-        for i, batch in enumerate(batches)
-        for name in ("text", "codes")
-        if getattr(batch, name) is not None
-    ]
-
-
 def make_prepare(shares):
     """prepare(batches): the weights normalised over all buckets, see losses.sft_weights."""
 
     def prepare(batches):
-        targets = _targets(batches)
-        weights = losses.sft_weights([(t.weight, t.group) for _, _, t in targets], shares)
-        batches = list(batches)
-        for (name, i, t), weight in zip(targets, weights, strict=True):
-            batches[i] = batches[i]._replace(**{name: t._replace(weight=weight)})
-        return tuple(batches)
+        targets = [(t.weight, t.group) for *_, t in targets_of(batches)]
+        return with_targets(batches, weight=losses.sft_weights(targets, shares))
 
     return prepare
 
@@ -57,7 +43,7 @@ def loss(outputs, batches):
     share of right verdicts among judged pictures cannot be read off it; see evaluate."""
     total = 0.0
     parts = dict.fromkeys(GROUPS, 0.0)
-    for name, i, targets in _targets(batches):
+    for name, i, targets in targets_of(batches):
         logps = outputs[i][name]
         total += losses.sft_loss(logps, targets.weight)
         for group, label in enumerate(GROUPS):
@@ -87,7 +73,8 @@ def initial_model(config, mesh, workdir):
     cfg = configured_model(config)
     if config.init:
         loading.same_sizes(config.init, cfg)
-        return loading.load(config.init, mesh=mesh)
+        _, params, processor = loading.load(config.init, mesh=mesh)
+        return Janus(cfg), params, processor  # the configuration says how to compute, the checkpoint how large
     vq, vq_params = loading.load_vq(config.vq)
     if vq.cfg != cfg.vq:
         raise UserError(
@@ -168,7 +155,9 @@ def main(argv):
             state_shardings=shardings,
             batch_shardings=by_row,
         )
-        maker = sft.RowMaker(groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt)
+        maker = sft.RowMaker(
+            groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
+        )
         shard = (jax.process_index(), jax.process_count())
         dataset = sft.steps(maker, buckets, config.seed, config.steps, shard)
 

@@ -110,6 +110,11 @@ def test_rl_settings(flag, words, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+def test_the_released_layout_needs_released_credit(tmp_path):
+    flags = ("--config", RL, "--workdir", tmp_path / "w", "--config.credit=trajectory", "--config.released=True")
+    assert "--config.credit=released/" in refused(train_rl.main, *flags)
+
+
 def test_buckets_that_do_not_divide(tmp_path):
     flags = ("--config", SFT, "--workdir", tmp_path / "w", "--config.micro_batches=3")
     assert "divide" in refused(train_sft.main, *flags)

@@ -12,7 +12,9 @@ from test_introspect import SAMPLING, drawn, until_yes
 from janus_jax import rollout, tokens
 from janus_jax.advantages import grpo
 from janus_jax.batch import SEEN
-from janus_jax.introspect import Round, Trajectory
+from janus_jax.density import Sampling
+from janus_jax.introspect import Round, Trajectory, introspect
+from janus_jax.models.logps import token_logps
 from janus_jax.rollout import CREDITS, FINAL, FIRST, TEXT, Credited, credit, layout, pg_batch, trajectory_reward
 
 
@@ -268,3 +270,91 @@ def test_what_is_trained_is_what_was_drawn(kind):
 
 def test_the_identity_covers_three_rounds():
     assert {len(t.rounds) for t in sampled("trajectory")} == {1, 2, 3}
+
+
+# The released layout
+
+
+def released(kind, trajectories, rounds=2, reason_tokens=5):
+    credited = Credited(*(np.arange(len(trajectories), dtype=np.float32) + 10 * n for n in (1, 2, 3)))
+    length = max(len(tokens.prompt_ids(processor().tokenizer, t.prompt)) for t in trajectories)
+    shapes = layout(kind, MODEL, processor(), length, rounds, reason_tokens)
+    return rollout.released_batches(kind, trajectories, credited, processor(), shapes, SEES)
+
+
+def drawing(masks):
+    return ["".join(".x"[int(keep)] for keep in row) for row in masks]
+
+
+@pytest.mark.parametrize("kind", CREDITS[:3])
+def test_released_layout_by_hand(kind):
+    # prompts and reasons of different lengths; the long reason ended by itself
+    prompt, think, onward = pieces()
+    long = Trajectory("two red circles and a blue square", 0, [shot(False, 0, reason=(40, 41, 42, EOS)), shot(True, 1)])
+    wide = tokens.prompt_ids(processor().tokenizer, long.prompt)
+    padding, short = len(wide) - len(prompt), made(True, False)
+    first, judge, final = released(kind, [short, long])
+    assert (first.positions == np.arange(first.ids.shape[1])).all() and final.positions is not None
+    # the first picture: padding is masked
+    assert drawing(first.mask) == ["." * padding + "x" * (len(prompt) + I), "x" * (len(wide) + I)]
+    assert live(first.codes, 1)["ids"].tolist() == long.rounds[0].codes.tolist()
+    assert live(first.codes, 1)["advantage"].tolist() == [11] * I
+    # the judge: the prompt's padding is attended, as PAD; EOS is not there
+    words = [*short.rounds[0].reason_ids], [*long.rounds[0].reason_ids[:-1]]
+    assert real(judge, 0) == [PAD] * padding + prompt + [0] * SEES + think + words[0]
+    assert real(judge, 1) == wide + [0] * SEES + think + words[1]
+    assert live(judge.text, 1)["ids"].tolist() == words[1]
+    assert judge.text.verdict is None
+    # the final picture
+    between = think + words[0], onward
+    again = [PAD] * padding + prompt + short.rounds[0].context_codes.tolist()
+    expected = {
+        "released/own_prompt": (prompt, short.rounds[0].codes),
+        "released/regen_prompt": (again + between[0] + between[1], short.rounds[0].codes),
+        "released/always_second": (again + between[0] + between[1], short.rounds[1].codes),
+    }
+    context, codes = expected[kind]
+    assert real(final, 0) == context + codes.tolist()
+    assert live(final.codes, 0)["ids"].tolist() == codes.tolist()
+    assert real(final, 1) == (
+        wide + long.rounds[0].context_codes.tolist() + think + words[1] + onward + long.rounds[1].codes.tolist()
+    )
+    # holes: the longest reason has five tokens, its EOS among them; the other three
+    holes = [".." if kind != "released/own_prompt" else "", "."]
+    for row, hole in zip(drawing(final.mask), holes, strict=True):
+        assert row.strip(".") == "x" * (len(row.strip(".")) - len(hole) - len(onward) - I) + hole + "x" * (
+            len(onward) + I
+        )
+    for batch in (first.codes, judge.text, final.codes):
+        assert np.isnan(batch.old_logps[batch.weight > 0]).all()
+
+
+def test_released_drawing_is_scored_as_it_was_drawn():
+    # At a temperature that equals the guidance, the released density is the one sampled from; words are not, there.
+    sampling = Sampling(cfg_weight=3.0, temperature=3.0, text_top_k=2, max_reason_tokens=5)
+    prompts = ["two red circles", "a photo of a blue square to the left of a green triangle"]
+    trajectories = introspect(MODEL, params(), processor(), prompts, 2, 2, sampling, released=True)
+    assert len({len(t.rounds[0].reason_ids) for t in trajectories}) > 1  # there are holes
+    assert any((t.rounds[0].context_codes != t.rounds[0].codes).any() for t in trajectories)
+    first, judge, final = released("released/always_second", trajectories)
+
+    @jax.jit
+    def logps(params, policy):
+        outputs = [token_logps(MODEL, params, batch, sampling, policy=policy) for batch in (first, judge, final)]
+        return outputs[0]["codes"], outputs[1]["text"], outputs[2]["codes"]
+
+    got = logps(params(), params())
+    for n, turn in ((0, 0), (2, 1)):
+        np.testing.assert_allclose(got[n], [t.rounds[turn].code_logps for t in trajectories], atol=1e-4)
+    # contexts are embedded by the policy, completions by the model that is scored
+    other = logps(params(1), params())
+    assert all(np.abs(np.asarray(a - b)).max() > 1e-2 for a, b in zip(got, other, strict=True))
+    moved = {**params(), "aligner": params(1)["aligner"]}
+    np.testing.assert_allclose(logps(moved, params())[1], got[1], atol=1e-5)
+    assert np.abs(np.asarray(logps(params(), moved)[1] - got[1])).max() > 1e-2
+    # and carry no gradient
+    gradient = jax.jit(jax.grad(lambda p: sum(x.sum() for x in logps(p, p))))(params())
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["aligner"]))
+    table = np.abs(np.asarray(gradient["llama"]["embed_tokens"])).sum(-1)
+    words = {int(i) for t in trajectories for i in t.rounds[0].reason_ids if i != EOS}
+    assert set(np.flatnonzero(table)) <= words and table.any()

@@ -1,7 +1,8 @@
 """Labelled pictures of prompts, as codes: what stage 1 reads.
 
-A *group* is a prompt with several pictures, each with its codes, the picture those codes decode to, the judge's
-score and the reason. The cache is one `.npz` of flat arrays, so that any picture is a slice away.
+A *group* is a prompt with several pictures, each with its codes, the picture that the judge sees (what the codes decode
+to, or the original), the judge's score and the reason. The cache is one `.npz` of flat arrays, so that any picture is a
+slice away.
 """
 
 import dataclasses
@@ -11,19 +12,32 @@ from pathlib import Path
 
 import numpy as np
 
+from janus_jax import images
 from janus_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureFiles:
+    """Pictures that stay in their files, N paths, and are read, letterboxed, when they are asked for: [i] is
+    u8[side,side,3]. Raises UserError where a file has gone."""
+
+    paths: np.ndarray
+    side: int
+
+    def __getitem__(self, i) -> np.ndarray:
+        return images.letterbox(images.read(self.paths[i]), self.side)
 
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
     """prompts: P texts; start i64[P+1]: pictures start[p]..start[p+1] belong to prompt p; codes i32[N,I];
-    pixels u8[N,h,w,3]; score f32[N], 1 = right; reasons: N texts that begin with Yes or No;
+    pixels u8[N,h,w,3] or PictureFiles; score f32[N], 1 = right; reasons: N texts that begin with Yes or No;
     captions: N texts that say what a picture shows."""
 
     prompts: np.ndarray
     start: np.ndarray
     codes: np.ndarray
-    pixels: np.ndarray
+    pixels: np.ndarray | PictureFiles
     score: np.ndarray
     reasons: np.ndarray
     captions: np.ndarray
@@ -41,7 +55,10 @@ def save(path, groups: Groups) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(scratch, **dataclasses.asdict(groups))
+    arrays = {field.name: getattr(groups, field.name) for field in dataclasses.fields(Groups)}
+    if isinstance(groups.pixels, PictureFiles):
+        arrays |= {"pixels": groups.pixels.paths, "side": groups.pixels.side}
+    np.savez(scratch, **arrays)
     scratch.rename(path)
 
 
@@ -49,7 +66,10 @@ def load(path) -> Groups:
     """Reads a cache file. Raises UserError where it is missing or not one."""
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return Groups(**{field.name: file[field.name] for field in dataclasses.fields(Groups)})
+            arrays = {field.name: file[field.name] for field in dataclasses.fields(Groups)}
+            if "side" in file:
+                arrays["pixels"] = PictureFiles(arrays["pixels"], int(file["side"]))
+            return Groups(**arrays)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes"

@@ -46,17 +46,26 @@ class Bucket:
 
 class RowMaker:
     """Makes rows from groups. drop: the probability that a prompt becomes PAD in draw and redraw (guidance needs it);
-    seen_tokens: positions of a picture for the judge."""
+    seen_tokens: positions of a picture for the judge; judged_right: the least score of pictures that are judged Yes
+    (those to be drawn have at least 0.8)."""
 
-    def __init__(self, groups: Groups, tokenizer: tokens.Tokenizer, seen_tokens: int, drop: float = 0.1):
+    def __init__(
+        self,
+        groups: Groups,
+        tokenizer: tokens.Tokenizer,
+        seen_tokens: int,
+        drop: float = 0.1,
+        judged_right: float = 0.8,
+    ):
         self.groups, self.tokenizer, self.seen_tokens, self.drop = groups, tokenizer, seen_tokens, drop
         self.special = tokenizer.special
         self.think = tokenizer.encode(tokens.THINK, bos=False)
         self.next = tokenizer.encode(tokens.NEXT, bos=False)
-        right = groups.score >= 0.8  # P: positives from 0.8, negatives under 0.5
-        wrong = groups.score < 0.5
-        self.right = [groups.pictures(p)[right[groups.pictures(p)]] for p in range(len(groups))]
-        self.wrong = [groups.pictures(p)[wrong[groups.pictures(p)]] for p in range(len(groups))]
+        # P: positives from 0.8, negatives under 0.5
+        self.right, self.wrong, self.judged = (
+            [groups.pictures(p)[which[groups.pictures(p)]] for p in range(len(groups))]
+            for which in (groups.score >= 0.8, groups.score < 0.5, groups.score >= judged_right)
+        )
         texts = np.unique(np.concatenate([groups.reasons, groups.captions]))
         # the most words that a row trains, with EOS
         self.longest = 1 + max(len(tokenizer.encode(str(text), bos=False)) for text in texts)
@@ -78,7 +87,7 @@ class RowMaker:
             self._add_picture(row, picture, task)
             row.add_text(self.think + self._reason(picture)[:-1] + self.next)
         if task == "judge":
-            picture = rng.choice(self.right[p] if rng.random() < 0.5 else wrong)
+            picture = rng.choice(self.judged[p] if rng.random() < 0.5 else wrong)
             self._add_picture(row, picture, task)
             row.add_text(self.think)
             reason = self._reason(picture)

@@ -1,9 +1,10 @@
 """Log-probabilities of a Batch's targets under the model: the one forward pass that both stages train through."""
 
+import jax
 import jax.numpy as jnp
 
 from janus_jax import density
-from janus_jax.batch import CODE, SEEN, Batch
+from janus_jax.batch import CODE, SEEN, TEXT, Batch
 from janus_jax.models.janus import Janus
 
 
@@ -15,7 +16,7 @@ def embed(model: Janus, params, ids, kind, pixels):
 
     # An id of one kind may lie outside the other's table: look up 0 there, the result is not used.
     code = kind == CODE
-    embeds = apply("embed_text", jnp.where(kind == 0, ids, 0))
+    embeds = apply("embed_text", jnp.where(kind == TEXT, ids, 0))
     embeds = jnp.where(code[..., None], apply("embed_codes", jnp.where(code, ids, 0)), embeds)
     if pixels is not None:
         B, P = pixels.shape[:2]
@@ -35,11 +36,34 @@ def _chosen(logps, ids):
     return jnp.take_along_axis(logps, ids[..., None], axis=-1)[..., 0]
 
 
-def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, yes_no=None) -> dict:
+def _inputs(model, params, batch, guided):
+    """Embeddings [B,T,D] of a batch's rows; guided: [2B,T,D], theirs and those of the unconditional rows, which are the
+    same sequences but for the prompt's words: only text embeddings differ."""
+    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
+    if not guided:
+        return embeds
+    text = batch.kind == TEXT
+    words = model.apply({"params": params}, jnp.where(text, batch.uncond_ids, 0), method="embed_text")
+    return jnp.concatenate([embeds, jnp.where(text[..., None], words, embeds)])
+
+
+def _trained(batch):
+    """bool[B,T]: the tokens that are targets."""
+    rows = jnp.arange(batch.ids.shape[0])[:, None]
+    trained = jnp.zeros(batch.ids.shape, bool)
+    for targets in (batch.text, batch.codes):
+        if targets is not None:
+            trained = trained.at[rows, targets.at + 1].max(targets.weight > 0)
+    return trained
+
+
+def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, yes_no=None, policy=None) -> dict:
     """Log-probabilities of the batch's targets under the sampling density.
 
     With `batch.uncond_ids` codes are scored under guidance, from two rows per sequence. `yes_no`: ids of Yes and No,
-    needed where `batch.text.verdict` marks tokens that were sampled from these two alone.
+    needed where `batch.text.verdict` marks tokens that were sampled from these two alone. `policy`: score as the
+    released code does: all that is no target is embedded by these parameters, as a constant, and the density is
+    density.released(sampling).
     Returns {"text": f32[B,N], "codes": f32[B,N], "text_entropy", "codes_entropy"} (entropies in nats, no gradient
     meant), each only where the batch has such targets.
     """
@@ -47,26 +71,26 @@ def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, 
     def apply(method, *args):
         return model.apply({"params": params}, *args, method=method)
 
-    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
-    mask, positions = batch.mask, batch.positions
+    def twice(x):
+        return jnp.concatenate([x, x]) if guided else x
+
     guided = batch.uncond_ids is not None and batch.codes is not None
-    B = embeds.shape[0]
-    if guided:
-        # The same sequence but for the prompt's words: only text embeddings differ.
-        text = (batch.kind == 0)[..., None]
-        uncond = jnp.where(text, apply("embed_text", jnp.where(batch.kind == 0, batch.uncond_ids, 0)), embeds)
-        embeds = jnp.concatenate([embeds, uncond])
-        mask = jnp.concatenate([mask, mask])
-        positions = None if positions is None else jnp.concatenate([positions, positions])
+    B = batch.ids.shape[0]
+    embeds, code_sampling, text_sampling = _inputs(model, params, batch, guided), sampling, sampling
+    if policy is not None:
+        constant = jax.lax.stop_gradient(_inputs(model, policy, batch, guided))
+        embeds = jnp.where(twice(_trained(batch))[..., None], embeds, constant)
+        code_sampling, text_sampling = density.released(sampling)
+    mask, positions = twice(batch.mask), None if batch.positions is None else twice(batch.positions)
     hidden = apply("decode", embeds, mask, positions)
     result = {}
     if batch.codes is not None:
         cond = apply("code_logits", _at(hidden[:B], batch.codes.at))
         uncond = apply("code_logits", _at(hidden[B:], batch.codes.at)) if guided else None
-        logps = density.code_logps(cond, uncond, sampling)
+        logps = density.code_logps(cond, uncond, code_sampling)
         result |= {"codes": _chosen(logps, batch.codes.ids), "codes_entropy": density.entropy(logps)}
     if batch.text is not None:
         logits = apply("text_logits", _at(hidden[:B], batch.text.at))
-        logps = density.text_logps(logits, sampling, batch.text.verdict, yes_no)
+        logps = density.text_logps(logits, text_sampling, batch.text.verdict, yes_no)
         result |= {"text": _chosen(logps, batch.text.ids), "text_entropy": density.entropy(logps)}
     return result

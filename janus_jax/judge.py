@@ -1,0 +1,78 @@
+"""Asks a model whether pictures match prompts:
+
+    python -m janus_jax.judge --checkpoint shapes-rl --image a.png --prompt "two red circles"
+    python -m janus_jax.judge --checkpoint shapes-rl --pairs pairs.jsonl > verdicts.jsonl
+
+A line of pairs.jsonl is {"image": FILE, "prompt": TEXT}, files relative to pairs.jsonl. Prints one JSON object per
+picture: {"image", "prompt", "p_yes", "reason"}.
+
+From Python: janus_jax.judge(model, params, processor, images, prompts).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from janus_jax import cli, images, loading, tokens
+from janus_jax.chat import add_sampling_flags, sampling_of
+from janus_jax.errors import UserError
+from janus_jax.understand import GREEDY_VERDICT, judge
+
+
+def read_pairs(path) -> list[tuple[Path, str]]:
+    """(picture file, prompt) of each line. Raises UserError naming the line that is none."""
+    path, pairs = Path(path), []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                entry = json.loads(line)
+                pairs.append((path.parent / entry["image"], entry["prompt"].strip()))
+                images.read(pairs[-1][0])
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                reason = error if isinstance(error, UserError) else 'expected {"image": FILE, "prompt": TEXT}'
+                raise UserError(f"{path}, line {number}: {reason}") from error
+            if not pairs[-1][1]:
+                raise UserError(f"{path}, line {number}: the prompt is empty")
+    if not pairs:
+        raise UserError(f"{path} holds no pair: write one JSON object per line")
+    return pairs
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m janus_jax.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="a folder, or shapes-sft, shapes-rl")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--image", metavar="FILE")
+    source.add_argument("--pairs", metavar="FILE.jsonl")
+    parser.add_argument("--prompt", help="what the picture of --image should show")
+    parser.add_argument("--batch", type=int, default=8, help="pictures at a time")
+    add_sampling_flags(parser, GREEDY_VERDICT.max_reason_tokens)
+    args = parser.parse_args(argv)
+    if (args.image is None) != (args.prompt is None):
+        raise UserError("--prompt goes with --image, and --image with --prompt: give both, or --pairs alone")
+    if args.batch < 1:
+        raise UserError("--batch must be at least 1")
+    sampling = sampling_of(args)
+    pairs = read_pairs(args.pairs) if args.pairs else [(args.image, args.prompt)]
+    if args.image:
+        images.read(args.image)
+    model, params, processor = loading.load(args.checkpoint)
+    for _, prompt in pairs:
+        tokens.prompt_ids(processor.tokenizer, prompt)  # all are refused before any is printed
+    for begin in range(0, len(pairs), args.batch):
+        paths, prompts = zip(*pairs[begin : begin + args.batch], strict=True)
+        pictures = [images.read(path) for path in paths]
+        said = judge(model, params, processor, pictures, prompts, sampling, args.seed, args.batch)
+        for path, prompt, (p_yes, reason) in zip(paths, prompts, said, strict=True):
+            line = {"image": str(path), "prompt": prompt, "p_yes": p_yes, "reason": reason}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
