@@ -202,7 +202,11 @@ def assemble(config, mesh) -> Stage:
 def explore(config, stage: Stage, params, number: int):
     """Trajectories of step `number`: a group for each of its prompts, which depend on (config.seed, number) alone."""
     rng = np.random.default_rng([config.seed, number])
-    prompts = [text.train_prompt(rng) for _ in range(config.prompts_per_step)]
+    free = rng.random(config.prompts_per_step) < config.free_shapes
+    prompts = [
+        text.any_prompt(rng, str(rng.choice(text.ANY_CATEGORIES))) if any_shape else text.train_prompt(rng)
+        for any_shape in free
+    ]
     return introspect(
         stage.model,
         params,
