@@ -21,7 +21,7 @@ def get_config():
     config.group = 8
     config.prompts_per_step = 8
     config.free_shapes = 0.0  # the share of prompts like "a red shape": any shape will do
-    config.prompt_tokens = 24
+    config.prompt_tokens = 28
     config.cfg_weight = 1.0  # drawn and trained with; so small a model does better without guidance
     config.temperature = 1.0
     config.image_top_k = 0  # 0 = all

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import cli, loading, losses, optim, rollout, sharding, train_step
+from janus_jax import cli, loading, losses, optim, rollout, sharding, tokens, train_step
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.density import Sampling
@@ -207,6 +207,9 @@ def explore(config, stage: Stage, params, number: int):
         text.any_prompt(rng, str(rng.choice(text.ANY_CATEGORIES))) if any_shape else text.train_prompt(rng)
         for any_shape in free
     ]
+    longest = max(len(tokens.prompt_ids(stage.processor.tokenizer, prompt)) for prompt in prompts)
+    if longest > config.prompt_tokens:
+        raise UserError(f"a prompt has {longest} tokens: set --config.prompt_tokens={longest} or more")
     return introspect(
         stage.model,
         params,

@@ -110,6 +110,11 @@ def test_rl_settings(flag, words, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+def test_prompts_longer_than_said(tmp_path):
+    flags = ("--config", RL, "--workdir", tmp_path / "w", "--config.init=shapes-sft", "--config.prompt_tokens=4")
+    assert "--config.prompt_tokens=" in refused(train_rl.main, *flags)
+
+
 def test_the_released_layout_needs_released_credit(tmp_path):
     flags = ("--config", RL, "--workdir", tmp_path / "w", "--config.credit=trajectory", "--config.released=True")
     assert "--config.credit=released/" in refused(train_rl.main, *flags)

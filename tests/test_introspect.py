@@ -123,8 +123,8 @@ def test_the_batch_size_does_not_matter():
     finished = []
     got = draw(batch=4, progress=finished.append)
     assert finished == [4, 4]
-    # rows that are done are taken out of the caches, which shrink from four rows to two
-    assert sum(len(t.rounds) > 1 for t in got[:4]) <= 2
+    # rows that are done are taken out of the caches, which shrink from four rows to two or one for the third round
+    assert 1 <= sum(len(t.rounds) == 3 for t in got[:4]) <= 2
     same(got, [until_yes(t) for t in drawn()])
 
 
