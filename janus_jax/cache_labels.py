@@ -70,10 +70,7 @@ def main(argv):
     model, params, processor = loading.load(args.checkpoint)
     with tqdm(total=sum(len(prompt.pictures) for prompt in prompts), unit="picture", desc="encoding") as bar:
         groups = build(model, params, processor, prompts, args.batch, args.labels, bar.update)
-    try:
-        cache.save(args.out, groups)
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from error
+    cache.save(args.out, groups)
     right = groups.score >= label_file.RIGHT
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")
 

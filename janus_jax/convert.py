@@ -1,7 +1,7 @@
 """Copies a checkpoint, from any format and dtype to any other, bit by bit where they agree:
 
 python -m janus_jax.convert --src deepseek-ai/Janus-Pro-1B --dst janus-1b --to own --dtype bfloat16
-python -m janus_jax.convert --src runs/rl --dst for-torch --to hf
+python -m janus_jax.convert --src runs/janus_sft --dst for-torch --to hf
 python -m janus_jax.convert --src ema.pth --base Janus-Pro-1B --dst janus-ema --to own
 """
 

@@ -63,3 +63,9 @@ def test_paint_draws_what_introspection_draws_first(weight):
     first = [t.rounds[0] for t in trajectories if t.sample == 1]
     assert codes.tolist() == [shot.codes.tolist() for shot in first]
     assert np.abs(pixels.astype(int) - np.stack([shot.image for shot in first])).max() <= 1
+
+
+def test_an_unwritable_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="another --out"):
+        cache.save(tmp_path / "file" / "cache.npz", groups(["a"], [1], 0))

@@ -5,6 +5,7 @@ to, or the original), the judge's score and the reason. The cache is one `.npz` 
 slice away.
 """
 
+import contextlib
 import dataclasses
 import os
 import zipfile
@@ -51,15 +52,20 @@ class Groups:
 
 
 def save(path, groups: Groups) -> None:
-    """Writes a cache file; it appears once it is complete."""
+    """Writes a cache file; it appears once it is complete. Raises UserError where the place cannot be written."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
     arrays = {field.name: getattr(groups, field.name) for field in dataclasses.fields(Groups)}
     if isinstance(groups.pixels, PictureFiles):
         arrays |= {"pixels": groups.pixels.paths, "side": groups.pixels.side}
-    np.savez(scratch, **arrays)
-    scratch.rename(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(scratch, **arrays)
+        scratch.rename(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
 def load(path) -> Groups:
