@@ -36,6 +36,7 @@ def get_config():
     config.verdict_share = 0.8
     config.judged_right = 0.7
     config.cfg_weight = 5.0
+    config.temperature = 1.0
     config.steps = 50_000
     config.optimizer = "adamw"
     config.learning_rate = 2e-5

@@ -30,7 +30,9 @@ def get_config():
     config.verdict_share = 0.7
     config.drop_prompt = 0.1
     config.judged_right = 0.8  # the least score of a picture that is judged Yes
-    config.cfg_weight = 1.0  # the guidance that commands will draw with: so small a model does better without
+    # what commands will draw with
+    config.cfg_weight = 1.0  # guidance; so small a model does better without
+    config.temperature = 0.7  # a code drawn wrong spoils a picture
     config.steps = 2700
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"

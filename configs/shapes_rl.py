@@ -20,10 +20,10 @@ def get_config():
     config.rounds = 2
     config.group = 8
     config.prompts_per_step = 8
-    config.free_shapes = 0.0  # the share of prompts like "a red shape": any shape will do
-    config.prompt_tokens = 28
-    config.cfg_weight = 1.0  # drawn and trained with; so small a model does better without guidance
-    config.temperature = 1.0
+    config.free_prompts = 0.5  # the share of freely composed prompts ("a red shape above a circle")
+    config.prompt_tokens = 30
+    config.cfg_weight = 1.0  # as stage 1 says
+    config.temperature = 0.7
     config.image_top_k = 0  # 0 = all
     config.text_top_k = 0
     config.max_reason_tokens = 20

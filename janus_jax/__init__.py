@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Public names by module; imported on first use, so that `import janus_jax` is quick and touches no device.
 _PUBLIC = {
     "load": "loading",
+    "sampling_of": "loading",
     "JanusConfig": "models.janus",
     "Janus": "models.janus",
     "abstract_params": "models.janus",

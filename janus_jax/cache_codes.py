@@ -71,7 +71,7 @@ def main(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", required=True, type=Path, help="model folder of train_vq")
     parser.add_argument("--data-dir", required=True, type=Path, help="where the shapes data set lies or will be built")
-    parser.add_argument("--split", default="train", choices=("train", "train_any"))
+    parser.add_argument("--split", default="train", choices=("train", "train_free"))
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
     model, params = loading.load_vq(args.tokenizer)

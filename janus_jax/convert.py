@@ -26,9 +26,7 @@ def plain(arrays, dtype) -> dict[str, Tensor]:
 
 def write_own(folder, source: loading.Source, dtype) -> None:
     """Writes our own format; what came with a published model goes to its `extra/`."""
-    config = {"kind": "janus", "model": source.cfg.to_dict()}
-    if source.guidance is not None:
-        config["cfg_weight"] = source.guidance
+    config = {"kind": "janus", "model": source.cfg.to_dict(), **source.drawn_with}
     params = {p: Tensor(leaf.shape, leaf.dtype, functools.partial(read, leaf)) for p, leaf in source.leaves.items()}
     files = {f"{checkpoint.EXTRA}/{name}/{n}": x for name, each in source.files.items() for n, x in each.items()}
     files[source.tokenizer.file_name] = source.tokenizer.content

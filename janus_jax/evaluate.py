@@ -123,6 +123,7 @@ def main(argv):
         seconds=round(time.time() - began, 1),
         seed=args.seed,
         cfg=sampling.cfg_weight,
+        temperature=sampling.temperature,
     )
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     lines = "".join(json.dumps(outcome) + "\n" for outcome in outcomes)

@@ -23,7 +23,7 @@ from janus_jax.storyboard import storyboard
 def add_sampling_flags(parser) -> None:
     """The flags that say how to draw."""
     parser.add_argument("--cfg", type=float, help="guidance weight, 1 = none (default: the checkpoint's own, else 5)")
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, help="default: the checkpoint's own, else 1")
     parser.add_argument("--image-top-k", type=int)
     parser.add_argument("--image-top-p", type=float)
     parser.add_argument("--text-top-k", type=int)
@@ -35,16 +35,16 @@ def add_sampling_flags(parser) -> None:
 
 def sampling_of(args) -> Sampling:
     """The Sampling that the flags describe. Raises UserError for values out of range."""
-    cfg_weight = loading.guidance_of(args.checkpoint) if args.cfg is None else args.cfg
+    named = {"cfg_weight": args.cfg, "temperature": args.temperature}
     try:
-        return Sampling(
-            cfg_weight,
-            args.temperature,
-            args.image_top_k,
-            args.image_top_p,
-            args.text_top_k,
-            args.text_top_p,
-            args.max_reason_tokens,
+        return loading.sampling_of(
+            args.checkpoint,
+            **{name: value for name, value in named.items() if value is not None},
+            image_top_k=args.image_top_k,
+            image_top_p=args.image_top_p,
+            text_top_k=args.text_top_k,
+            text_top_p=args.text_top_p,
+            max_reason_tokens=args.max_reason_tokens,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

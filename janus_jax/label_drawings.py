@@ -67,8 +67,10 @@ def main(argv):
         raise UserError(
             f"{args.cache[0]} was made with another picture tokenizer than {args.checkpoint}'s: make it again"
         )
-    weight = args.cfg if args.cfg is not None else loading.guidance_of(args.checkpoint)
-    sampling = Sampling(cfg_weight=weight)
+    # at temperature 1 whatever the checkpoint says: a judge needs to see pictures that failed
+    sampling = loading.sampling_of(
+        args.checkpoint, temperature=1.0, **({} if args.cfg is None else {"cfg_weight": args.cfg})
+    )
     prompts = [str(prompt) for prompt in groups.prompts]
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
         pictures = [

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax import checkpoint, sharding, tensorfiles
+from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models import pretrained, published
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
@@ -21,6 +22,7 @@ from janus_jax.processor import Processor
 from janus_jax.tokens import Tokenizer
 
 SHIPPED = ("shapes-sft", "shapes-rl")
+DRAWN_WITH = ("cfg_weight", "temperature")  # the fields of Sampling that a checkpoint may set
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.bin"]
 
 
@@ -59,14 +61,15 @@ def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
 
 class Source(NamedTuple):
     """A checkpoint of any format, opened and not read. extra: {format: {name: tensor}} that no parameter holds; files:
-    a published folder's small files, {format: {name: content}}; guidance: see guidance_of."""
+    a published folder's small files, {format: {name: content}}; drawn_with: what its
+    configuration says of DRAWN_WITH."""
 
     cfg: JanusConfig
     tokenizer: Tokenizer
     leaves: dict[str, Leaf]
     extra: dict[str, dict[str, np.ndarray]]
     files: dict[str, dict[str, bytes]]
-    guidance: float | None
+    drawn_with: dict[str, float]
 
 
 def open_model(path, dtype=None, base=None) -> Source:
@@ -99,7 +102,7 @@ def _open_own(folder, dtype):
     for file in (folder / checkpoint.EXTRA).glob("*/*"):
         files.setdefault(file.parent.name, {})[file.name] = file.read_bytes()
     tokenizer, extra = Tokenizer.from_folder(folder), checkpoint.open_extra(folder)
-    return Source(cfg, tokenizer, leaves, extra, files, config.get("cfg_weight"))
+    return Source(cfg, tokenizer, leaves, extra, files, _drawn_with(config))
 
 
 def _open_published(folder, tensors, dtype):
@@ -154,16 +157,19 @@ def load_vq(path):
     return model, checkpoint.load_params(folder, abstract, jnp.float32)
 
 
-def guidance_of(path, otherwise: float = 5.0) -> float:
-    """The guidance weight that a checkpoint was trained to be drawn with, or `otherwise` where it does not say."""
-    return float(checkpoint.read_config(find(path)).get("cfg_weight", otherwise))
+def _drawn_with(config):
+    return {name: float(config[name]) for name in DRAWN_WITH if name in config}
 
 
-def save(folder, model: Janus, params, processor: Processor, dtype=None, cfg_weight: float | None = None) -> None:
-    """Writes an own checkpoint that `load` reads; see checkpoint.save_model. cfg_weight: the guidance to draw with."""
-    config = {"kind": "janus", "model": model.cfg.to_dict()}
-    if cfg_weight is not None:
-        config["cfg_weight"] = cfg_weight
+def sampling_of(path, **changes) -> Sampling:
+    """How a checkpoint says that it is to be drawn with, with `changes` to fields of Sampling. Raises UserError as
+    `load` does, ValueError for values out of range."""
+    return Sampling(**(_drawn_with(checkpoint.read_config(find(path))) | changes))
+
+
+def save(folder, model: Janus, params, processor: Processor, dtype=None, drawn_with: dict | None = None) -> None:
+    """Writes an own checkpoint that `load` reads; see checkpoint.save_model. drawn_with: see sampling_of."""
+    config = {"kind": "janus", "model": model.cfg.to_dict(), **(drawn_with or {})}
     tokenizer = processor.tokenizer
     checkpoint.save_model(folder, config, params, {tokenizer.file_name: tokenizer.content}, dtype)
 

@@ -202,11 +202,8 @@ def assemble(config, mesh) -> Stage:
 def explore(config, stage: Stage, params, number: int):
     """Trajectories of step `number`: a group for each of its prompts, which depend on (config.seed, number) alone."""
     rng = np.random.default_rng([config.seed, number])
-    free = rng.random(config.prompts_per_step) < config.free_shapes
-    prompts = [
-        text.any_prompt(rng, str(rng.choice(text.ANY_CATEGORIES))) if any_shape else text.train_prompt(rng)
-        for any_shape in free
-    ]
+    free = rng.random(config.prompts_per_step) < config.free_prompts
+    prompts = [text.free_prompt(rng) if freely else text.train_prompt(rng) for freely in free]
     longest = max(len(tokens.prompt_ids(stage.processor.tokenizer, prompt)) for prompt in prompts)
     if longest > config.prompt_tokens:
         raise UserError(f"a prompt has {longest} tokens: set --config.prompt_tokens={longest} or more")
@@ -295,7 +292,8 @@ def train(config, workdir, mesh):
         if done > saved:
             checkpoints.save(done, {"state": state})
     if done >= config.steps:
-        loading.save(workdir / "model", stage.model, state.params, stage.processor, cfg_weight=config.cfg_weight)
+        drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
+        loading.save(workdir / "model", stage.model, state.params, stage.processor, drawn_with=drawn_with)
 
 
 if __name__ == "__main__":

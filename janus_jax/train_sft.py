@@ -167,7 +167,8 @@ def main(argv):
         state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
         state, finished = fit(workdir, "sft", state, step, dataset, place, config, abstract)
         if finished:
-            loading.save(workdir / "model", model, state.params, processor, cfg_weight=config.cfg_weight)
+            drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
+            loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ cd -- "$ROOT"
 [[ -f runs/cache.npz ]] ||
   "$PY" -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
 "$PY" -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
-[[ -f runs/cache_any.npz ]] ||
-  "$PY" -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --split train_any --out runs/cache_any.npz
+[[ -f runs/cache_free.npz ]] ||
+  "$PY" -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --split train_free --out runs/cache_free.npz
 [[ -f runs/drawn.npz ]] ||
-  "$PY" -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_any.npz --out runs/drawn.npz
+  "$PY" -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_free.npz --out runs/drawn.npz
 "$PY" -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
 for seed in 0 1 2; do
   "$PY" -m janus_jax.train_rl --config configs/shapes_rl.py --workdir "runs/rl$seed" --config.seed="$seed"

@@ -22,6 +22,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from janus_jax import checkpoint, convert, loading, sharding, tensorfiles
+from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models import published, published_config
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
@@ -261,7 +262,7 @@ def test_load_gives_model_parameters_and_processor(tmp_path, monkeypatch):
         jax.tree.leaves(spread), jax.tree.leaves(sharding.param_shardings(abstract, mesh)), strict=True
     ):
         assert leaf.sharding == where
-    assert loading.guidance_of(folder) == 5.0
+    assert loading.sampling_of(folder) == Sampling(cfg_weight=5.0, temperature=1.0)
     loading.same_sizes(folder, CFG)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from janus_jax.shapes import render, scene, text, verify
 
 SIDE = 48
-TRAIN_PROMPTS, ANY_PROMPTS, HELD_OUT_PER_CATEGORY = 4800, 1600, 100
+TRAIN_PROMPTS, FREE_PROMPTS, HELD_OUT_PER_CATEGORY = 4800, 6400, 100
 RIGHT, WRONG = 4, 3
 
 
@@ -24,14 +24,15 @@ def _png(pixels) -> bytes:
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """Splits: train (4800 prompts), train_any (1600 prompts with free shapes), held_out (100 of each category).
+    """Splits: train (4800 prompts), train_free (6400 freely composed prompts), held_out (100 of each category).
 
     Every prompt has four right pictures and three near misses, each with the verifier's score and a truthful reason.
     Pictures are handed over as PNG bytes: TFDS would need TensorFlow to encode arrays.
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     RELEASE_NOTES = {
+        "1.3.0": "Freely composed prompts: free shapes, free colours, placements of coloured shapes.",
         "1.2.0": "Prompts with free shapes.",
         "1.1.0": "One ground for all pictures; more prompts and pictures.",
         "1.0.0": "First version.",
@@ -58,10 +59,10 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
         rng = np.random.default_rng(7)
         categories = [text.CATEGORIES[i % len(text.CATEGORIES)] for i in range(TRAIN_PROMPTS)]
         prompts = [text.train_prompt(rng, category) for category in categories]
-        free = [text.any_prompt(rng, text.ANY_CATEGORIES[i % len(text.ANY_CATEGORIES)]) for i in range(ANY_PROMPTS)]
+        free = [text.free_prompt(rng) for _ in range(FREE_PROMPTS)]
         return {
             "train": self._generate_examples(prompts, 1),
-            "train_any": self._generate_examples(free, 3),
+            "train_free": self._generate_examples(free, 3),
             "held_out": self._generate_examples(text.held_out_prompts(HELD_OUT_PER_CATEGORY), 2),
         }
 

@@ -5,9 +5,9 @@ Held out for evaluation are combinations, never single words: four (colour, shap
 one pair of shapes, four placements. A held-out combination is never *named* in a training text; the pair of shapes and
 the counts are never *shown* in a training picture either. (An uncoloured prompt may show, say, a red triangle: which
 codes draw a red slanted edge can be learnt from nothing else.) So that words can be learnt apart from each other, there
-are further training prompts in which "shape" stands for any shape ("a red shape above a blue shape"), see `any_prompt`.
-The single-object category has no combination to hold
-out; there the wordings are held out.
+are further training prompts, freely composed: each noun says a shape, a colour, or both, and "shape" stands for any
+shape ("a red shape above a blue circle"), see `free_prompt`. The single-object category has no combination to hold out;
+there the wordings are held out.
 """
 
 import functools
@@ -20,7 +20,8 @@ import numpy as np
 from janus_jax.shapes.scene import COLORS, MAX_ITEMS, OPPOSITE, RELATIONS, SHAPES, Ask, Noun, relation_holds
 from janus_jax.shapes.verify import Reading, match, matches
 
-ANY_CATEGORIES = ("colors", "counting", "position", "color_attribution")
+# the categories with freely composed prompts, and how often: those of two nouns have the most to say
+FREE_CATEGORIES = {"colors": 1, "counting": 1, "position": 3, "color_attribution": 3}
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attribution")
 PREFIXES = (
     "",
@@ -113,15 +114,17 @@ def parse(text: str) -> Ask:
     relation = _JOINTS[groups["joint"]] if groups["joint"] else None
     if relation and any(noun.count > 1 for noun in nouns):
         raise ValueError(f"not a prompt of the shapes world: {text!r} (a placement is of one object to one other)")
+    return Ask(_category(nouns, relation), nouns, relation)
+
+
+def _category(nouns, relation):
     if relation:
-        category = "position"
-    elif any(noun.count > 1 for noun in nouns):
-        category = "counting"
-    elif len(nouns) == 2:
-        category = "color_attribution" if all(noun.color for noun in nouns) else "two_object"
-    else:
-        category = "colors" if nouns[0].color else "single_object"
-    return Ask(category, nouns, relation)
+        return "position"
+    if any(noun.count > 1 for noun in nouns):
+        return "counting"
+    if len(nouns) == 2:
+        return "color_attribution" if all(noun.color for noun in nouns) else "two_object"
+    return "colors" if nouns[0].color else "single_object"
 
 
 def _place(first, relation, second):
@@ -157,19 +160,44 @@ def all_asks(category: str) -> list[Ask]:
     raise ValueError(f"unknown category {category!r}; the categories are {', '.join(CATEGORIES)}")
 
 
+def _says_no_more(one: Noun, other: Noun) -> bool:
+    """Whether whatever is the other is also the one: "a circle" says no more than "a red circle"."""
+    return one.color in (None, other.color) and one.shape in (None, other.shape)
+
+
 @functools.cache
-def any_asks(category: str) -> list[Ask]:
-    """The questions of a category whose shapes are free (do not change the list: it is kept)."""
-    colored = [Noun(1, color, None) for color in COLORS]
+def _free_kinds(category):
+    """Questions of freely composed prompts, a list for each kind: which nouns say a shape, a colour, or both."""
+    free = [Noun(1, color, None) for color in COLORS]
     if category == "colors":
-        return [Ask(category, (noun,)) for noun in colored]
+        return [[Ask(category, (noun,)) for noun in free]]
     if category == "counting":
-        return [Ask(category, (Noun(n, color, None),)) for n in range(2, MAX_ITEMS + 1) for color in (None, *COLORS)]
-    if category == "position":
-        return [Ask(category, pair, relation) for pair in itertools.permutations(colored, 2) for relation in RELATIONS]
+        return [[Ask(category, (Noun(n, color, None),)) for n in range(2, MAX_ITEMS + 1) for color in (None, *COLORS)]]
+    if category not in FREE_CATEGORIES:
+        raise ValueError(f"category {category!r} has no free prompts; these have: {', '.join(FREE_CATEGORIES)}")
+    nouns = {
+        "shape": [Noun(1, None, shape) for shape in SHAPES],
+        "color": free,
+        "both": [Noun(1, color, shape) for color in COLORS for shape in SHAPES],
+    }
+    kinds = set(itertools.product(nouns, repeat=2)) - {("shape", "shape")}
     if category == "color_attribution":
-        return [Ask(category, pair) for pair in itertools.permutations(colored, 2)]
-    raise ValueError(f"category {category!r} asks for no free shape; these do: {', '.join(ANY_CATEGORIES)}")
+        kinds -= {("both", "both")}  # the category itself
+    asks = [
+        [
+            Ask(_category((a, b), relation), (a, b), relation)
+            for a, b in itertools.product(nouns[first], nouns[second])
+            if not _says_no_more(a, b) and not _says_no_more(b, a)
+            for relation in (RELATIONS if category == "position" else (None,))
+        ]
+        for first, second in sorted(kinds)
+    ]
+    return [[ask for ask in kind if not held_out(ask)] for kind in asks]
+
+
+def free_asks(category: str) -> list[Ask]:
+    """The questions of a category's freely composed prompts, but for those that name a held-out combination."""
+    return [ask for kind in _free_kinds(category) for ask in kind]
 
 
 def held_out(ask: Ask) -> bool:
@@ -177,7 +205,7 @@ def held_out(ask: Ask) -> bool:
     nouns = ask.nouns
     return (
         any((noun.color, noun.shape) in HELD_OUT_COLORS for noun in nouns)
-        or any((noun.count, noun.shape) in HELD_OUT_COUNTS for noun in nouns)
+        or any((sum(n.count for n in nouns if n.shape == noun.shape), noun.shape) in HELD_OUT_COUNTS for noun in nouns)
         or (len(nouns) == 2 and {noun.shape for noun in nouns} == HELD_OUT_PAIR)
         or (ask.relation is not None and _place(nouns[0].shape, ask.relation, nouns[1].shape) in HELD_OUT_PLACES)
     )
@@ -212,10 +240,14 @@ def train_prompt(rng, category: str | None = None) -> str:
             return text
 
 
-def any_prompt(rng, category: str) -> str:
-    """A random training prompt with free shapes, of one of ANY_CATEGORIES. It names no held-out combination: those are
-    combinations with shapes."""
-    asks = any_asks(category)
+def free_prompt(rng, category: str | None = None) -> str:
+    """A random, freely composed training prompt, of a category or as often as FREE_CATEGORIES says; kinds of nouns are
+    equally frequent. It names no held-out combination."""
+    if category is None:
+        shares = np.array(list(FREE_CATEGORIES.values()), float)
+        category = str(rng.choice(list(FREE_CATEGORIES), p=shares / shares.sum()))
+    kinds = _free_kinds(category)
+    asks = kinds[int(rng.integers(len(kinds)))]
     return phrase(rng, asks[int(rng.integers(len(asks)))])
 
 
@@ -253,8 +285,10 @@ def reason(rng, ask: Ask, reading: Reading) -> str:
     """A truthful verdict with its reason, beginning with "Yes" or "No": what the picture shows, against the prompt."""
     named = any(noun.color for noun in ask.nouns)
 
-    def the(noun):
-        return f"the {noun.shape}" if noun.shape else f"the {noun.color} {ANY}"
+    alike = len({noun.shape for noun in ask.nouns}) < len(ask.nouns) or any(noun.shape is None for noun in ask.nouns)
+
+    def the(noun):  # a shape alone, where that tells the nouns apart
+        return f"the {noun.shape}" if noun.shape and not (alike and noun.color) else _noun_text(noun, "the")
 
     def pick(*options):
         return str(rng.choice(options))

@@ -154,15 +154,33 @@ class Match:
 
 
 def match(ask: Ask, reading: Reading) -> Match:
-    """Assigns objects to nouns: exact ones first; what is left over is missing or extra."""
+    """Assigns objects to nouns; what is left over is missing or extra. Where several assignments are possible ("a red
+    shape and a circle", of a red circle and a red square), it is one with the fewest missing, then one for which the
+    relation holds, then the first in reading order."""
     left = list(reading.items)
-    found, missing = [], []
-    for noun in ask.nouns:
-        mine = [item for item in left if noun.fits(item)][: noun.count]
-        left = [item for item in left if all(item is not other for other in mine)]
-        found.append(tuple(mine))
-        missing += [dataclasses.replace(noun, count=1)] * (noun.count - len(mine))
-    return Match(tuple(missing), tuple(left), tuple(found))
+    if len(ask.nouns) == 2 and all(noun.count == 1 for noun in ask.nouns):
+        first, second = ([item for item in left if noun.fits(item)] + [None] for noun in ask.nouns)
+        picks = [(a, b) for a in first for b in second if a is None or a is not b]
+
+        def fitness(pick):
+            there = sum(item is not None for item in pick)
+            return there, bool(ask.relation) and there == 2 and relation_holds(ask.relation, *pick)
+
+        picked = [[item] if item else [] for item in max(picks, key=fitness)]
+    else:
+        picked = []
+        for noun in ask.nouns:
+            taken = [item for mine in picked for item in mine]
+            free = [item for item in left if noun.fits(item) and all(item is not other for other in taken)]
+            picked.append(free[: noun.count])
+    taken = [item for mine in picked for item in mine]
+    missing = [
+        dataclasses.replace(noun, count=1)
+        for noun, mine in zip(ask.nouns, picked, strict=True)
+        for _ in range(noun.count - len(mine))
+    ]
+    extra = tuple(item for item in left if all(item is not other for other in taken))
+    return Match(tuple(missing), extra, tuple(map(tuple, picked)))
 
 
 def answers(ask: Ask, reading: Reading) -> list[tuple[str, bool]]:
@@ -175,7 +193,8 @@ def answers(ask: Ask, reading: Reading) -> list[tuple[str, bool]]:
     for i, noun in enumerate(ask.nouns):
         alike = sum(n.shape == noun.shape for n in ask.nouns)  # nouns of this shape: that many objects must be there
         there = sum(noun.shape in (None, item.shape) for item in reading.items)
-        result.append((f"shape {i}", there >= alike))
+        # without a colour it is also the question whether there is an object for this noun
+        result.append((f"shape {i}", there >= alike and bool(noun.color or matched.found[i])))
         if noun.color:
             result.append((f"color {i}", len(matched.found[i]) > 0))
         if ask.category == "counting":

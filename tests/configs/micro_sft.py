@@ -25,6 +25,7 @@ def get_config():
     config.drop_prompt = 0.1
     config.judged_right = 0.8
     config.cfg_weight = 5.0
+    config.temperature = 1.0
     config.steps = 30
     config.decay_steps = 0
     config.optimizer = "adamw"
