@@ -16,6 +16,8 @@ def get_config():
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)
     config.credit = "released/own_prompt"
+    config.estimator = "grpo"  # or "rloo", "dr_grpo"
+    config.min_group = 2  # groups with fewer known rewards are left out
     config.released = False  # True: every habit of the released code, for comparison with it
     config.rounds = 2
     config.group = 8

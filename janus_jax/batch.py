@@ -138,8 +138,8 @@ def collate(
 ) -> Batch:
     """Left-pads rows to `length`; the numbers of targets and pictures per row are fixed, so that shapes are.
 
-    extras: names of the stage-2 fields to carry. by_slot: positions count every slot, masked ones too, as in the
-    released code. Raises ValueError where a row does not fit.
+    extras: names of the stage-2 fields to carry; a token whose advantage is NaN is not trained. by_slot: positions
+    count every slot, masked ones too, as in the released code. Raises ValueError where a row does not fit.
     """
     B = len(rows)
     ids = np.full((B, length), pad, np.int32)
@@ -188,4 +188,7 @@ def _targets(rows, kind, length, count, extras):
             at[i, n], ids[i, n], group[i, n], weight[i, n] = start + position, token, target_group, 1.0
             for name, array in more.items():
                 array[i, n] = extra.get(name, 0)
+    if "advantage" in more:  # an unknown advantage trains nothing
+        unknown = np.isnan(more["advantage"])
+        weight[unknown], more["advantage"][unknown] = 0.0, 0.0
     return Targets(at=at, ids=ids, weight=weight, group=group, **more)

@@ -2,27 +2,33 @@
 
 Credit says which tokens a reward trains:
 
-    released/own_prompt     first picture <- its reward; verdict and reason <- 1 - |reward - verdict|; final picture
-    <- its
-                            reward, where after a Yes that is the first picture again, in its own context
+    released/own_prompt     first picture <- its reward; verdict and reason <- 1 - |reward - verdict|; final picture <-
+                            its reward, where after a Yes that is the first picture again, in its own context
     released/regen_prompt   the same, but the final picture is always scored in the context of drawing again
     released/always_second  the second picture is drawn and trained whatever the verdict
     trajectory              the paper's: one reward for the whole trajectory of up to T rounds
+    improvement             first picture <- its reward; verdicts and reasons <- the mean of 1 - |reward - verdict|,
+                            less 1 for a premature Yes; later pictures <- the last one's reward less the first one's
 
-The first three are the three trainers of the released code (T = 2); each segment has its own group-relative advantage.
+The first three are the three trainers of the released code (T = 2). In them and in `improvement` each segment has its
+own group-relative advantage, among the trajectories that have it.
+
+A reward that is not known is NaN. What it would train is not trained, and counts in no group's statistics.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
 
 import numpy as np
 
-from janus_jax import tokens
-from janus_jax.advantages import grpo
+from janus_jax import advantages, tokens
 from janus_jax.batch import Row, collate
 
-CREDITS = ("released/own_prompt", "released/regen_prompt", "released/always_second", "trajectory")
+CREDITS = ("released/own_prompt", "released/regen_prompt", "released/always_second", "trajectory", "improvement")
 FIRST, TEXT, FINAL = 0, 1, 2  # segments of the released credit
-PER = {"released": "segment", "trajectory": "trajectory"}  # see losses.pg_weights
+PER = {"released": "segment", "trajectory": "trajectory", "improvement": "segment"}  # see losses.pg_weights
+ESTIMATORS = {"grpo": advantages.grpo, "rloo": advantages.rloo, "dr_grpo": advantages.dr_grpo}
 SEGMENTS = 3
 
 
@@ -42,24 +48,44 @@ def trajectory_reward(rewards, verdicts, rounds: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Credited:
-    """Advantages of one batch of trajectories, f32[B] each: `first`, `text`, `final` (equal under `trajectory`)."""
+    """Advantages of one batch of trajectories, f32[B] each: `first`, `text`, `final` (equal under `trajectory`). NaN
+    where a segment is not to be trained."""
 
     first: np.ndarray
     text: np.ndarray
     final: np.ndarray
 
 
-def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credited:
+def improvement_rewards(rewards, verdicts) -> tuple[float, float, float]:
+    """(first, text, final) rewards of one trajectory under `improvement`; final is NaN where nothing was drawn again.
+    A premature Yes is one to a picture whose reward is under one half."""
+    rewards, says = np.asarray(rewards, np.float64), np.asarray(verdicts, np.float64)
+    premature = bool(says[-1]) and rewards[-1] < 0.5
+    text = (1 - np.abs(rewards - says)).mean() - premature
+    return float(rewards[0]), float(text), float(rewards[-1] - rewards[0]) if len(rewards) > 1 else math.nan
+
+
+def credit(
+    kind: str, trajectories, rewards, group: int, rounds: int, estimator: Callable = advantages.grpo, minimum: int = 2
+) -> Credited:
     """Group-relative advantages. trajectories: B = prompts x group, a prompt's members side by side; rewards: a list of
-    rewards per trajectory, one per picture. Raises ValueError for an unknown kind."""
+    rewards per trajectory, one per picture, NaN where it is not known; estimator: one of ESTIMATORS; minimum: groups
+    with fewer known members are left out. Raises ValueError for an unknown kind."""
     if kind not in CREDITS:
         raise ValueError(f"credit {kind!r} is none of {', '.join(CREDITS)}")
 
-    def advantages(values):
-        return grpo(np.asarray(values, np.float32).reshape(-1, group)).reshape(-1)
+    def advantage(values):
+        values = np.asarray(values, np.float32).reshape(-1, group)
+        known = np.isfinite(values)
+        known &= known.sum(-1, keepdims=True) >= minimum
+        return np.where(known, estimator(np.where(known, values, 0), known), np.nan).astype(np.float32).reshape(-1)
 
+    if kind == "improvement":
+        verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
+        each = [improvement_rewards(r, v) for r, v in zip(rewards, verdicts, strict=True)]
+        return Credited(*(advantage(values) for values in zip(*each, strict=True)))
     if kind == "trajectory":
-        one = advantages(
+        one = advantage(
             [
                 trajectory_reward(r, [shot.verdict for shot in t.rounds], rounds)
                 for t, r in zip(trajectories, rewards, strict=True)
@@ -72,7 +98,7 @@ def credit(kind: str, trajectories, rewards, group: int, rounds: int) -> Credite
         final = [r[1] for r in rewards]
     else:
         final = [r[0] if t.rounds[0].verdict else r[-1] for t, r in zip(trajectories, rewards, strict=True)]
-    return Credited(advantages(first), advantages(judged), advantages(final))
+    return Credited(advantage(first), advantage(judged), advantage(final))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +121,7 @@ def layout(kind: str, model, processor, prompt_tokens: int, rounds: int, reason_
     codes, seen = model.cfg.vq.tokens, model.cfg.siglip.tokens
     between = think + reason_tokens + onward
     scored = 3 if kind == "released/own_prompt" else rounds  # the first picture may be trained twice
-    judged = rounds if kind == "trajectory" else 1
+    judged = 1 if kind.startswith("released/") else rounds
     return Layout(
         first=prompt_tokens + codes,
         painter=prompt_tokens + rounds * codes + (rounds - 1) * between,
@@ -115,7 +141,7 @@ def pg_batch(kind, trajectories, credited: Credited, processor, shapes: Layout, 
     think = processor.encode(tokens.THINK, bos=False)
     onward = processor.encode(tokens.NEXT, bos=False)
     special = processor.special
-    released = kind != "trajectory"
+    released = kind.startswith("released/")
     painters, judges = [], []
     for i, t in enumerate(trajectories):
         prompt = tokens.prompt_ids(processor.tokenizer, t.prompt)

@@ -113,10 +113,17 @@ def main(argv):
         raise UserError(f"credit {config.credit!r} is none of {', '.join(rollout.CREDITS)}: set --config.credit")
     if config.credit.startswith("released/") and config.rounds != 2:
         raise UserError("released credit is about two rounds: set --config.rounds=2, or --config.credit=trajectory")
-    if config.released and config.credit == "trajectory":
+    if config.released and not config.credit.startswith("released/"):
         raise UserError("the released layout goes with released credit: set --config.credit=released/own_prompt")
-    if config.group < 2:
-        raise UserError("group-relative advantages need a group of at least 2: set --config.group")
+    if config.estimator not in rollout.ESTIMATORS:
+        raise UserError(
+            f"estimator {config.estimator!r} is none of {', '.join(rollout.ESTIMATORS)}: set --config.estimator"
+        )
+    if not 2 <= config.min_group <= config.group:
+        raise UserError(
+            "group-relative advantages need groups of at least 2: set --config.group and, between 2 and that, "
+            "--config.min_group"
+        )
     mesh = mesh_of(config)
     rows = config.prompts_per_step * config.group
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
@@ -182,7 +189,8 @@ def assemble(config, mesh) -> Stage:
         make_loss(config.beta, config.clip_low, config.clip_high),
         tx,
         trainable,
-        prepare=make_prepare(rollout.PER[config.credit.split("/")[0]]),
+        # Dr.GRPO is also a mean over tokens, whatever their trajectory
+        prepare=make_prepare("token" if config.estimator == "dr_grpo" else rollout.PER[config.credit.split("/")[0]]),
         micro_batches=config.micro_batches,
         state_shardings=shardings,
         batch_shardings=by_row,
@@ -225,7 +233,15 @@ def explore(config, stage: Stage, params, number: int):
 def make_batches(config, stage: Stage, trajectories, rewards, policy):
     """The batches of rewarded trajectories on the mesh, (painter's, judge's) or those of rollout.released_batches, with
     the reference's log-probabilities. policy: the parameters that drew them."""
-    credited = rollout.credit(config.credit, trajectories, rewards, config.group, config.rounds)
+    credited = rollout.credit(
+        config.credit,
+        trajectories,
+        rewards,
+        config.group,
+        config.rounds,
+        rollout.ESTIMATORS[config.estimator],
+        config.min_group,
+    )
     make = rollout.released_batches if config.released else rollout.pg_batch
     batches = make(
         config.credit,

@@ -78,12 +78,7 @@ def close(a, b, atol=2e-5):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=atol, rtol=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Nearly all of this file's time is compilation, of programs that run once on a few numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def test_ids_of_the_tiny_tokenizer():

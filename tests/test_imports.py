@@ -12,15 +12,17 @@ LAYERS = [
     "errors sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
-    "introspect understand editing rollout scores storyboard loop cli __init__",
+    "introspect understand editing appraisal retention rollout scores sight storyboard loop cli __init__",
     # the commands
-    "compare convert train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge",
+    "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
+    "report",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.
 SHARED = {
     ("evaluate", "generate"): {"add_sampling_flags", "sampling_of"},
     ("judge", "chat"): {"add_sampling_flags", "sampling_of"},
+    ("train_rl", "report"): {"write"},
     ("train_rl", "train_sft"): {"mesh_of", "trainable_leaves"},
 }
 

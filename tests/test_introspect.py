@@ -5,7 +5,6 @@ drawn() is shared with test_rollout.py: three rounds for every row, whatever the
 
 import functools
 
-import jax
 import numpy as np
 import pytest
 from test_batch import EOS, MODEL, NO, PAD, YES, I, params, processor, run, score
@@ -29,12 +28,7 @@ def drawn() -> list[Trajectory]:
     return draw(always=True)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Nearly all of this file's time is compilation, of programs that run once on a few numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def until_yes(t: Trajectory) -> Trajectory:

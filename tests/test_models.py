@@ -37,12 +37,7 @@ TINY_JANUS = JanusConfig(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Nearly all of this file's time is compilation, of programs that run once on a few numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def fill(abstract, seed=0, std=0.3):

@@ -17,13 +17,7 @@ from janus_jax.introspect import Round, Trajectory, introspect
 from janus_jax.models.logps import token_logps
 from janus_jax.rollout import CREDITS, FINAL, FIRST, TEXT, Credited, credit, layout, pg_batch, trajectory_reward
 
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Nearly all of this file's time is compilation, of programs that run once on a few numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 # Rewards and credit
@@ -108,12 +102,47 @@ def test_trajectory_credit_is_one_advantage():
         credit("paper", trajectories, rewards, 4, 3)
 
 
+def test_improvement_by_hand():
+    trajectories = [made(True), made(False, True), made(False, False), made(True)]
+    rewards = [[1.0], [0.2, 0.7], [0.4, 0.3], [0.3]]
+    got = credit("improvement", trajectories, rewards, 4, 2)
+    np.testing.assert_allclose(got.first, grpo([1.0, 0.2, 0.4, 0.3]), atol=1e-6)
+    # 1 - |r - verdict|, its mean over two rounds twice, and a premature Yes
+    text = [1.0, ((1 - 0.2) + 0.7) / 2, ((1 - 0.4) + (1 - 0.3)) / 2, 0.3 - 1]
+    np.testing.assert_allclose(got.text, grpo(text), atol=1e-6)
+    # better by 0.5 and worse by 0.1, compared with each other alone
+    np.testing.assert_allclose(got.final[1:3], grpo([0.5, -0.1]), atol=1e-6)
+    assert np.isnan(got.final[[0, 3]]).all()
+
+
+@pytest.mark.parametrize("estimator", rollout.ESTIMATORS.values())
+def test_missing_rewards_train_nothing(estimator):
+    """A group with a failed reward has the statistics of the others; one with too few known rewards has none."""
+    trajectories = [made(True) for _ in range(8)]
+    rewards = [[0.9], [np.nan], [0.2], [0.4], [np.nan], [np.nan], [np.nan], [1.0]]
+    got = credit("trajectory", trajectories, rewards, 4, 3, estimator).first
+    whole = credit("trajectory", trajectories[:3], [rewards[i] for i in (0, 2, 3)], 3, 3, estimator).first
+    np.testing.assert_allclose(got[[0, 2, 3]], whole, atol=1e-6)
+    assert np.isnan(got[[1, 4, 5, 6, 7]]).all()
+    assert np.isnan(credit("trajectory", trajectories, rewards, 4, 3, estimator, minimum=4).first).all()
+    painter, judge = batches("trajectory", trajectories, Credited(got, got, got))
+    for targets in (painter.codes, judge.text):
+        assert (targets.weight.sum(1) > 0).tolist() == np.isfinite(got).tolist()
+        assert np.isfinite(targets.advantage).all()
+    # under released credit only the segments that needed the missing reward
+    part = credit(
+        "released/own_prompt", [made(False, True)] * 4, [[0.1, np.nan], [0.2, 0.5], [0.3, 0.7], [0.4, 0.6]], 4, 2
+    )
+    assert np.isfinite(part.first).all() and np.isfinite(part.text).all()
+    assert np.isnan(part.final).tolist() == [True, False, False, False]
+
+
 # Batches of hand-made trajectories
 
 
 def batches(kind, trajectories, credited=None, rounds=None, reason_tokens=5):
     credited = credited or Credited(*(np.arange(len(trajectories), dtype=np.float32) + 10 * n for n in (1, 2, 3)))
-    rounds = rounds or (3 if kind == "trajectory" else 2)
+    rounds = rounds or (2 if kind.startswith("released/") else 3)
     length = max(len(tokens.prompt_ids(processor().tokenizer, t.prompt)) for t in trajectories)
     shapes = layout(kind, MODEL, processor(), length, rounds, reason_tokens)
     return pg_batch(kind, trajectories, credited, processor(), shapes, SEES)

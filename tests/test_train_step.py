@@ -26,12 +26,7 @@ PLAIN = Sampling(cfg_weight=1.0)
 RATE = 0.02
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Nearly all of this file's time is compilation, of programs that run once on a few numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @functools.cache

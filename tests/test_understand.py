@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,12 +26,7 @@ GREEDY = Sampling(text_top_k=1, max_reason_tokens=6)
 SAMPLED = Sampling(temperature=0.7, text_top_k=50, max_reason_tokens=6)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Nearly all of this file's time is compilation, of programs that run once on a few numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 @functools.cache

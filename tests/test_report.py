@@ -1,0 +1,79 @@
+"""The static report: what it reads, and that its page is whole."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from test_commands import refused
+
+from janus_jax import report
+
+
+class Tags(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.seen = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+
+def workdir(tmp_path, lines):
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def test_read(tmp_path):
+    lines = [{"stage": "rl", "step": n, "kl": n / 10, "loss": None if n == 2 else 1.0} for n in (1, 2, 3)]
+    # killed after step 3, resumed from 2, and killed within a line
+    lines.append({"stage": "rl", "step": 3, "kl": 0.7})
+    folder = workdir(tmp_path, lines)
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "rl", "st')
+    assert report.read(folder) == {"kl": [(1, 0.1), (2, 0.2), (3, 0.7)], "loss": [(1, 1.0), (3, 1.0)]}
+
+
+def test_smooth():
+    assert report.smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_panel_places_extremes_at_the_edges():
+    svg = report.panel("a & b", {"x": [(0, 0.0), (10, 1.0)]})
+    low, high = report.HEIGHT - report.BOTTOM, report.TOP
+    assert f"{report.LEFT}.0,{low}.0 {report.WIDTH - 8}.0,{high}.0" in svg and "a &amp; b" in svg
+
+
+def test_page(tmp_path):
+    lines = [{"stage": "rl", "step": n, "right_first": 0.5, "right_final": n / 40, "kl": 0.0} for n in range(1, 41)]
+    folder = workdir(tmp_path, lines)
+    for step in (20, 40):
+        Image.new("RGB", (4, 4)).save(folder / f"storyboard_{step:05d}.png")
+    report.main(["--workdir", str(folder)])
+    page = (folder / "report.html").read_text()
+    tags = Tags(page)
+    assert tags.open == []
+    assert [a["src"] for tag, a in tags.seen if tag == "img"] == ["storyboard_00040.png", "storyboard_00020.png"]
+    assert sum(tag == "svg" for tag, _ in tags.seen) == 2  # what belongs together, and the rest
+    # two curves, faint and smooth; a constant is a curve, too
+    assert sum(tag == "polyline" for tag, _ in tags.seen) == 6
+    assert "right_final 0.9875" in page  # the mean of the last twentieth
+    assert not any(tag == "script" or "http" in str(attributes) for tag, attributes in tags.seen)
+    assert not list(folder.glob(".report*"))
+
+
+@pytest.mark.parametrize("content", [None, "no json}\n"])
+def test_no_metrics(tmp_path, content):
+    if content:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    assert "--workdir" in refused(report.main, "--workdir", tmp_path)
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,56 @@
+"""What a rollout shows, by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_rollout import made
+
+from janus_jax import sight
+from janus_jax.rollout import credit
+
+
+def test_calibration_error_by_hand():
+    # two bins: {0.1, 0.2}, none true: gap 0.15; {0.9, 0.8}, one true: gap |0.5 - 0.85| = 0.35
+    assert sight.calibration_error([0.1, 0.2, 0.9, 0.8], [0, 0, 1, 0], bins=2) == pytest.approx(0.25)
+    assert sight.calibration_error([1.0, 0.0], [1, 0]) == 0
+    assert np.isnan(sight.calibration_error([], []))
+
+
+def test_diversity_by_hand():
+    # pairs (a, b), (a, c), (b, c) differ in 1, 2 and 1 of two places
+    assert sight.diversity([[0, 0], [0, 1], [1, 1]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert sight.diversity(np.zeros((3, 4, 5), int)) == 0
+
+
+def test_spread_and_idle_groups():
+    assert sight.spread([0.0, 1.0, 0.3, 0.3], 2) == pytest.approx(0.25)
+    assert sight.spread([0.0, 1.0, 0.3, np.nan], 2) == pytest.approx(0.25)
+    assert sight.idle([0.0, 1e-9, 0.5, -0.5, np.nan, np.nan, np.nan, 0.7], 2) == 0.5
+
+
+def test_describe_by_hand():
+    # right and seen; wrong, mended; right, spoilt; its reward failed
+    trajectories = [made(True), made(False, True), made(False, False), made(True)]
+    rewards = [[1.0], [0.2, 1.0], [1.0, 0.4], [np.nan]]
+    figures = sight.describe(trajectories, rewards, credit("trajectory", trajectories, rewards, 2, 2), 2)
+    assert figures["reward_first"] == pytest.approx((1 + 0.2 + 1) / 3)
+    assert figures["reward_final"] == pytest.approx((1 + 1 + 0.4) / 3)
+    assert figures["right_first"] == figures["right_final"] == pytest.approx(2 / 3)
+    assert figures["repair_rate"] == 1 and figures["spoil_rate"] == 0.5
+    # known pictures: right/Yes, wrong/No, right/Yes, right/No, wrong/No
+    assert figures["agreement"] == pytest.approx(4 / 5) and figures["yes_rate"] == pytest.approx(2 / 5)
+    assert figures["yes_of_right"] == pytest.approx(2 / 3) and figures["yes_of_wrong"] == 0
+    assert figures["failed"] == pytest.approx(1 / 6)
+    assert figures["rounds"] == 1.5 and figures["reason_length"] == 3
+    assert figures["idle_first"] == 0.5  # the second group has one known reward
+    assert all(isinstance(value, float) for value in figures.values())
+    codes = len(trajectories[0].rounds[0].codes)
+    assert sight.sampled_tokens(trajectories) == 6 * (codes + 3)
+
+
+def test_describe_nothing_known():
+    trajectories = [dataclasses.replace(made(True), sample=i) for i in range(2)]
+    rewards = [[np.nan], [np.nan]]
+    figures = sight.describe(trajectories, rewards, credit("trajectory", trajectories, rewards, 2, 2), 2)
+    assert figures["failed"] == 1 and np.isnan(figures["right_first"]) and figures["idle_first"] == 1
