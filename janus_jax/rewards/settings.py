@@ -16,10 +16,11 @@
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from ml_collections import ConfigDict
 
 from janus_jax.errors import UserError
 from janus_jax.rewards import chat_endpoint, released_http, shapes, weighted
@@ -41,7 +42,9 @@ DEFAULTS = {
 PLACE = "config.reward"
 
 
-def make_judge(reward: Mapping, place: str = PLACE, transport: httpx.AsyncBaseTransport | None = None) -> Judge:
+def make_judge(
+    reward: ConfigDict | dict, place: str = PLACE, transport: httpx.AsyncBaseTransport | None = None
+) -> Judge:
     """The judge that `reward` describes; `place` is what its keys are called in messages. Nothing is asked yet. Raises
     UserError, naming the key to change, for whatever does not describe a judge."""
     settings = complete(reward, place)
@@ -73,20 +76,24 @@ def make_judge(reward: Mapping, place: str = PLACE, transport: httpx.AsyncBaseTr
     return chat_endpoint.make_judge(endpoint, settings["model"], _questions(settings["questions"], place))
 
 
-def complete(reward: Mapping, place: str = PLACE) -> dict:
-    """DEFAULTS with what `reward` changes, checked. Raises UserError."""
-    if not isinstance(reward, Mapping):  # a ConfigDict is one
+def complete(reward: ConfigDict | dict, place: str = PLACE) -> dict:
+    """DEFAULTS with what `reward` changes, checked, as plain dicts. Raises UserError."""
+    if isinstance(reward, ConfigDict):
+        reward = reward.to_dict()
+    if not isinstance(reward, dict):
         raise UserError(f"{place} is {reward!r}: make it a ConfigDict with the key kind")
     for key in reward:
         if key not in DEFAULTS:
             raise UserError(f"unknown key {place}.{key}: the keys are {', '.join(DEFAULTS)}")
     settings = {**DEFAULTS, **reward}
     for key, default in DEFAULTS.items():
-        kinds = {dict: Mapping, float: (int, float)}.get(type(default), type(default))
+        kinds = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(settings[key], kinds) or isinstance(settings[key], bool):
             raise UserError(f"{place}.{key} is {settings[key]!r}: give a value like {default!r}")
     if settings["kind"] == "model":
-        raise UserError(f"{place}.kind='model' (a frozen copy of the model) is still to come: {', '.join(KINDS)} are there")
+        raise UserError(
+            f"{place}.kind='model' (a frozen copy of the model) is still to come: {', '.join(KINDS)} are there"
+        )
     if settings["kind"] not in KINDS:
         raise UserError(f"{place}.kind {settings['kind']!r} is none of {', '.join(KINDS)}")
     for key, least in (("concurrency", 1), ("retries", 0)):
@@ -97,13 +104,13 @@ def complete(reward: Mapping, place: str = PLACE) -> dict:
     return settings
 
 
-def parts_of(settings: Mapping, place: str = PLACE) -> list[tuple[str, float, dict]]:
+def parts_of(settings: dict, place: str = PLACE) -> list[tuple[str, float, dict]]:
     """(place, weight, sub-tree without its weight) of each part of a weighted reward that has a weight other than 0.
     Raises UserError."""
     parts = []
     for name, part in settings["parts"].items():
         here = f"{place}.parts.{name}"
-        if not isinstance(part, Mapping) or "weight" not in part:
+        if not isinstance(part, dict) or "weight" not in part:
             raise UserError(f"{here} has no weight: make it a ConfigDict with the keys kind and weight")
         weight = part["weight"]
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
@@ -115,6 +122,14 @@ def parts_of(settings: Mapping, place: str = PLACE) -> list[tuple[str, float, di
     if not parts:
         raise UserError(f"{place}.parts holds no part with a weight other than 0: add one")
     return parts
+
+
+def leaves(reward: ConfigDict | dict, place: str = PLACE) -> list[tuple[str, dict]]:
+    """(place, settings) of every judge in `reward` that is no sum: itself, or those of its parts. Raises UserError."""
+    settings = complete(reward, place)
+    if settings["kind"] != "weighted":
+        return [(place, settings)]
+    return [leaf for here, _, part in parts_of(settings, place) for leaf in leaves(part, here)]
 
 
 def _url(url, place) -> str:
@@ -140,7 +155,9 @@ def _headers(variable, place) -> dict:
             f"set {place}.api_key_env to ''"
         )
     if not key.isascii() or not key.isprintable():
-        raise UserError(f"the environment variable {variable} holds no key: it has characters that a header cannot have")
+        raise UserError(
+            f"the environment variable {variable} holds no key: it has characters that a header cannot have"
+        )
     return {"Authorization": f"Bearer {key}"}
 
 

@@ -17,7 +17,9 @@ def make_judge(parts: Sequence[tuple[float, Judge]]) -> Judge:
 
     def judge(prompts, images) -> Judged:
         judged = [part(prompts, images) for _, part in parts]
-        scores = sum(weight * np.asarray(one.scores, np.float64) for (weight, _), one in zip(parts, judged, strict=True))
+        scores = sum(
+            weight * np.asarray(one.scores, np.float64) for (weight, _), one in zip(parts, judged, strict=True)
+        )
         errors = tuple(next(filter(None, each), "") for each in zip(*(one.errors for one in judged), strict=True))
         return Judged(np.asarray(scores, np.float32), errors)
 
