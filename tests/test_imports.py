@@ -14,7 +14,8 @@ LAYERS = [
     "sample train_step checkpoint loading",
     "introspect understand editing rollout scores storyboard loop cli __init__",
     # the commands
-    "compare convert train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge",
+    "compare convert train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge "
+    "reward_check",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.
@@ -85,7 +86,7 @@ def reach(name, seen=None):
     return seen
 
 
-WORKERS = [name for name in SOURCES if name.split(".")[0] in ("data", "shapes")]
+WORKERS = [name for name in SOURCES if name.split(".")[0] in ("data", "shapes", "rewards", "reward_check")]
 
 
 @pytest.mark.parametrize("name", WORKERS)

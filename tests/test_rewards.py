@@ -7,8 +7,10 @@ import json
 import math
 import os
 import signal
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -275,6 +277,13 @@ def test_from_a_running_loop():
     np.testing.assert_allclose(asyncio.run(notebook()).scores, [0.25])
 
 
+def test_from_a_thread():
+    """As where rewards are fetched while the next pictures are drawn."""
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(ask_chat, lambda request: good()) for _ in range(2)]
+        np.testing.assert_allclose([one.result().scores for one in both], [[0.25]] * 2)
+
+
 def test_interrupt_abandons_the_questions(monkeypatch):
     async def answer(request):
         os.kill(os.getpid(), signal.SIGINT)
@@ -507,14 +516,16 @@ def test_a_trickle_and_a_reset():
                 handler.wfile.flush()
                 time.sleep(0.05)
         elif len(tries) == 1:
-            handler.connection.close()  # without an answer
+            handler.connection.shutdown(socket.SHUT_RDWR)  # without an answer
+            handler.close_connection = True
         else:
             reply(handler, said(0.5))
 
     with server(handle) as (url, _):
-        judge = settings.make_judge({**CHAT, "url": url, "timeout_s": 5.0, "retries": 1})
+        judge = settings.make_judge({**CHAT, "url": url, "timeout_s": 60.0, "retries": 1})
+        begin = time.perf_counter()
         np.testing.assert_allclose(judge(["reset"], [picture()]).scores, [0.5])
-        assert len(tries) == 2
+        assert len(tries) == 2 and time.perf_counter() - begin < 20  # not by the timeout
         hasty = settings.make_judge({**CHAT, "url": url, "timeout_s": 0.3, "retries": 0})
         begin = time.perf_counter()
         assert hasty(["trickle"], [picture()]).first_error == "no answer within 0.3 s"
