@@ -25,22 +25,25 @@ def run(main) -> None:
         sys.exit(1)
 
 
-def parse_config(argv, doc: str):
-    """Reads `--config FILE --workdir DIR [--config.key=value]`. Returns (config, workdir Path).
+def parse_config(argv, doc: str, workdir: bool = True):
+    """Reads `--config FILE --workdir DIR [--config.key=value]`. Returns (config, workdir Path); workdir False: the
+    command has no such flag, and None stands in its place.
 
     Raises UserError for an unknown key, a value of the wrong type, an unreadable file or a missing flag.
     """
+    needed = "--config FILE --workdir DIR" if workdir else "--config FILE"
     if any(arg in ("-h", "--help", "-help") for arg in argv):
-        print(doc.strip() + "\n\nflags: --config FILE --workdir DIR [--config.key=value ...]")
+        print(f"{doc.strip()}\n\nflags: {needed} [--config.key=value ...]")
         sys.exit(0)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values)
-    flags.DEFINE_string("workdir", None, "where checkpoints, metrics and the model go", flag_values=values)
+    if workdir:
+        flags.DEFINE_string("workdir", None, "where checkpoints, metrics and the model go", flag_values=values)
     # config_flags looks for its overrides in sys.argv, whatever it is given
     command, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
         rest = values(sys.argv)
-        config, workdir = values.config, values.workdir
+        config, folder = values.config, values.workdir if workdir else ""
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, (AttributeError, KeyError)):
@@ -49,12 +52,12 @@ def parse_config(argv, doc: str):
     finally:
         sys.argv = command
     if len(rest) > 1:
-        raise UserError(f"unexpected argument {rest[1]!r}: flags are --config, --workdir and --config.key=value")
-    if config is None or workdir is None:
-        raise UserError("both are needed: --config configs/NAME.py --workdir DIR")
+        raise UserError(f"unexpected argument {rest[1]!r}: the flags are {needed} and --config.key=value")
+    if config is None or folder is None:
+        raise UserError(f"needed: {needed}, as in --config configs/NAME.py")
     if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
         raise UserError("the configuration file cannot be read: --config takes a Python file with get_config()")
-    return config, Path(workdir)
+    return config, Path(folder) if workdir else None
 
 
 class Stop:

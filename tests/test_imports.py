@@ -15,7 +15,7 @@ LAYERS = [
     "introspect understand editing appraisal retention rollout scores sight storyboard loop cli __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
-    "report",
+    "report reward_check",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.
@@ -87,7 +87,7 @@ def reach(name, seen=None):
     return seen
 
 
-WORKERS = [name for name in SOURCES if name.split(".")[0] in ("data", "shapes")]
+WORKERS = [name for name in SOURCES if name.split(".")[0] in ("data", "shapes", "rewards", "reward_check")]
 
 
 @pytest.mark.parametrize("name", WORKERS)

@@ -1,0 +1,147 @@
+"""An HTTP endpoint that is asked many things at once: bounded concurrency, timeouts, retries with back-off.
+
+What may pass by itself is tried again: no answer in time, a broken connection, 429 and 5xx. Another refusal, or an
+answer without a usable score, would only come back the same. Whatever happens to a question stays with that question.
+"""
+
+import asyncio
+import base64
+import dataclasses
+import functools
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import tenacity
+from PIL import Image
+
+UNUSABLE = "unusable answer: "  # how the reason begins where the endpoint answers, but gives no score
+LONGEST_BACKOFF_S = 20.0
+LINE = 200  # characters of a reason
+
+
+class _PassesByItself(Exception):
+    """A failure worth another try; its text is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """`url` takes POSTs of JSON. At most `concurrency` questions are in flight (or waiting for their next try: a server
+    in trouble gets no more); an attempt has `timeout_s` seconds from connecting to the last byte, and is followed by up
+    to `retries` more after random waits, of at most `backoff_s` seconds at first, twice as much each time (full jitter:
+    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015). `transport` stands in for the network."""
+
+    url: str
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    concurrency: int = 16
+    timeout_s: float = 30.0
+    retries: int = 4
+    backoff_s: float = 0.5
+    transport: httpx.AsyncBaseTransport | None = None
+
+    def ask(self, jobs: Sequence, body: Callable, read: Callable) -> list[tuple[float, str]]:
+        """Asks about every job: POSTs body(job), a JSON value, and takes read(answer), a score in [0, 1] or a
+        ValueError that says what is wrong with the answer.
+
+        Returns per job, in their order, (score, "") or (NaN, one line with the reason). Called from synchronous code,
+        of any thread. Ctrl-C abandons all questions and raises KeyboardInterrupt (unless the caller has taken over
+        SIGINT: then they run to their ends).
+
+        A client lives as long as one call: its connections are shared by the jobs, and are closed before the pause
+        until the next call, in which the server would drop them.
+        """
+        return _run(self._ask(jobs, body, read))
+
+    async def _ask(self, jobs, body, read):
+        gate = asyncio.Semaphore(self.concurrency)
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+
+        async def one(job):
+            async with gate:
+                try:
+                    response = await self._post(client, body(job))
+                except (_PassesByItself, httpx.HTTPError) as error:
+                    return math.nan, one_line(str(error) or type(error).__name__)
+            if not response.is_success:
+                return math.nan, _refusal(response)
+            return _score(response, read)
+
+        # the timeout is ours: httpx's counts each read anew, and a trickle of bytes would never end
+        async with httpx.AsyncClient(
+            headers=dict(self.headers), timeout=None, limits=limits, transport=self.transport, verify=_tls()
+        ) as client:
+            return await asyncio.gather(*map(one, jobs))
+
+    async def _post(self, client, body) -> httpx.Response:
+        """The last attempt's response. Raises _PassesByItself where no attempt came through."""
+
+        async def attempt():
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    response = await client.post(self.url, json=body)
+            except TimeoutError as error:
+                raise _PassesByItself(f"no answer within {self.timeout_s:g} s") from error
+            except httpx.TransportError as error:
+                raise _PassesByItself(f"no answer: {str(error) or type(error).__name__}") from error
+            if response.status_code == 429 or response.status_code >= 500:
+                raise _PassesByItself(_refusal(response))
+            return response
+
+        # one object per question: it keeps the state of its tries in itself
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_PassesByItself),
+            stop=tenacity.stop_after_attempt(self.retries + 1),
+            wait=tenacity.wait_random_exponential(multiplier=self.backoff_s, max=LONGEST_BACKOFF_S),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+        return await retrying(attempt)
+
+
+@functools.cache
+def _tls():
+    """One for all clients: reading the certificates takes longer than a picture's score."""
+    return httpx.create_ssl_context()
+
+
+def _run(coroutine):
+    """asyncio.run, and in a notebook, whose thread runs a loop already, the same in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(asyncio.run, coroutine).result()
+    finally:
+        pool.shutdown(wait=False)  # an interrupt is not to wait for the questions under way
+
+
+def _score(response, read) -> tuple[float, str]:
+    try:
+        score = read(response.json())
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+            raise ValueError(f"the score is {score!r}, not a number in [0, 1]")
+    except ValueError as error:  # so are JSON's and Unicode's errors
+        return math.nan, one_line(f"{UNUSABLE}{error}")
+    except (LookupError, TypeError, AttributeError, RecursionError, OverflowError):
+        return math.nan, one_line(f"{UNUSABLE}not of the expected form: {response.text}")
+    return float(score), ""
+
+
+def _refusal(response) -> str:
+    return one_line(f"HTTP {response.status_code}: {response.text or response.reason_phrase}")
+
+
+def one_line(text: str) -> str:
+    """The text's beginning as one line."""
+    return " ".join(text[: 4 * LINE].split())[:LINE]
+
+
+def png(image: Image.Image) -> str:
+    """The picture as base64 of a PNG: lossless, as the judge is to see what was drawn."""
+    data = io.BytesIO()
+    image.convert("RGB").save(data, format="PNG")
+    return base64.b64encode(data.getvalue()).decode("ascii")

@@ -1,0 +1,178 @@
+"""The sub-tree config.reward of an experiment, and the judge that it describes.
+
+    config.reward = ConfigDict(settings.DEFAULTS)
+
+| key | kinds | |
+|---|---|---|
+| kind | all | "shapes" (the embedded world's verifier), "chat", "released", "weighted"; "model" is to come |
+| url | chat, released | chat: the base that ends in /v1; released: the address itself |
+| model | chat | the name under which the server serves it |
+| api_key_env | chat, released | the environment variable that holds the bearer token; "" = none |
+| concurrency, timeout_s, retries | chat, released | see endpoint.Endpoint |
+| questions | chat | a JSON file {prompt: [question, ...]}; "" or a prompt not listed: one about the whole prompt |
+| parts | weighted | name -> such a sub-tree with a weight; keys that it leaves out are as in DEFAULTS |
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from ml_collections import ConfigDict
+
+from janus_jax.errors import UserError
+from janus_jax.rewards import chat_endpoint, released_http, shapes, weighted
+from janus_jax.rewards.endpoint import Endpoint
+from janus_jax.rewards.judged import Judge
+
+KINDS = ("shapes", "chat", "released", "weighted")
+DEFAULTS = {
+    "kind": "shapes",
+    "url": "",
+    "model": "",
+    "api_key_env": "",
+    "concurrency": 16,
+    "timeout_s": 30.0,
+    "retries": 4,
+    "questions": "",
+    "parts": {},
+}
+PLACE = "config.reward"
+
+
+def make_judge(
+    reward: ConfigDict | dict, place: str = PLACE, transport: httpx.AsyncBaseTransport | None = None
+) -> Judge:
+    """The judge that `reward` describes; `place` is what its keys are called in messages. Nothing is asked yet. Raises
+    UserError, naming the key to change, for whatever does not describe a judge."""
+    settings = complete(reward, place)
+    kind = settings["kind"]
+    if kind == "shapes":
+        return shapes.judge
+    if kind == "weighted":
+        return weighted.make_judge(
+            [
+                (weight, make_judge(part, part_place, transport))
+                for part_place, weight, part in parts_of(settings, place)
+            ]
+        )
+    url = _url(settings["url"], place)
+    if kind == "chat":
+        url = url if url.endswith("/chat/completions") else f"{url}/chat/completions"
+    endpoint = Endpoint(
+        url,
+        headers=_headers(settings["api_key_env"], place),
+        concurrency=settings["concurrency"],
+        timeout_s=settings["timeout_s"],
+        retries=settings["retries"],
+        transport=transport,
+    )
+    if kind == "released":
+        return released_http.make_judge(endpoint)
+    if not settings["model"]:
+        raise UserError(f"{place}.model is empty: give the name under which the server serves its model")
+    return chat_endpoint.make_judge(endpoint, settings["model"], _questions(settings["questions"], place))
+
+
+def complete(reward: ConfigDict | dict, place: str = PLACE) -> dict:
+    """DEFAULTS with what `reward` changes, checked, as plain dicts. Raises UserError."""
+    if isinstance(reward, ConfigDict):
+        reward = reward.to_dict()
+    if not isinstance(reward, dict):
+        raise UserError(f"{place} is {reward!r}: make it a ConfigDict with the key kind")
+    for key in reward:
+        if key not in DEFAULTS:
+            raise UserError(f"unknown key {place}.{key}: the keys are {', '.join(DEFAULTS)}")
+    settings = {**DEFAULTS, **reward}
+    for key, default in DEFAULTS.items():
+        kinds = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(settings[key], kinds) or isinstance(settings[key], bool):
+            raise UserError(f"{place}.{key} is {settings[key]!r}: give a value like {default!r}")
+    if settings["kind"] == "model":
+        raise UserError(
+            f"{place}.kind='model' (a frozen copy of the model) is still to come: {', '.join(KINDS)} are there"
+        )
+    if settings["kind"] not in KINDS:
+        raise UserError(f"{place}.kind {settings['kind']!r} is none of {', '.join(KINDS)}")
+    for key, least in (("concurrency", 1), ("retries", 0)):
+        if settings[key] < least:
+            raise UserError(f"{place}.{key} is {settings[key]}: it must be at least {least}")
+    if not 0 < settings["timeout_s"] < math.inf:
+        raise UserError(f"{place}.timeout_s is {settings['timeout_s']}: give the seconds that one attempt may take")
+    return settings
+
+
+def parts_of(settings: dict, place: str = PLACE) -> list[tuple[str, float, dict]]:
+    """(place, weight, sub-tree without its weight) of each part of a weighted reward that has a weight other than 0.
+    Raises UserError."""
+    parts = []
+    for name, part in settings["parts"].items():
+        here = f"{place}.parts.{name}"
+        if not isinstance(part, dict) or "weight" not in part:
+            raise UserError(f"{here} has no weight: make it a ConfigDict with the keys kind and weight")
+        weight = part["weight"]
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise UserError(f"{here}.weight is {weight!r}: give a number")
+        part = {key: value for key, value in part.items() if key != "weight"}
+        complete(part, here)  # also where the weight is 0: a mistake is to be seen before the weight is raised
+        if weight:
+            parts.append((here, float(weight), part))
+    if not parts:
+        raise UserError(f"{place}.parts holds no part with a weight other than 0: add one")
+    return parts
+
+
+def leaves(reward: ConfigDict | dict, place: str = PLACE) -> list[tuple[str, dict]]:
+    """(place, settings) of every judge in `reward` that is no sum: itself, or those of its parts. Raises UserError."""
+    settings = complete(reward, place)
+    if settings["kind"] != "weighted":
+        return [(place, settings)]
+    return [leaf for here, _, part in parts_of(settings, place) for leaf in leaves(part, here)]
+
+
+def _url(url, place) -> str:
+    try:
+        parsed = httpx.URL(url)
+        usable = parsed.scheme in ("http", "https") and parsed.host
+    except httpx.InvalidURL:
+        usable = False
+    if not url:
+        raise UserError(f"{place}.url is empty: give the endpoint's address, like http://localhost:8000/v1")
+    if not usable:
+        raise UserError(f"{place}.url {url!r} is no address: it looks like http://localhost:8000/v1")
+    return url.rstrip("/")
+
+
+def _headers(variable, place) -> dict:
+    if not variable:
+        return {}
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(
+            f"{place}.api_key_env names the environment variable {variable}, which is not set: export it, or "
+            f"set {place}.api_key_env to ''"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise UserError(
+            f"the environment variable {variable} holds no key: it has characters that a header cannot have"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _questions(path, place) -> Callable[[str], list[str]]:
+    if not path:
+        return chat_endpoint.whole_prompt
+    try:
+        listed = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{place}.questions: cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}.questions: {path} is not JSON: make it {{prompt: [question, ...]}}") from error
+    if not isinstance(listed, dict):
+        raise UserError(f"{place}.questions: {path} is no object: make it {{prompt: [question, ...]}}")
+    for prompt, questions in listed.items():
+        if not isinstance(questions, list) or not questions or not all(q and isinstance(q, str) for q in questions):
+            raise UserError(f"{place}.questions: {path} has no list of questions for {prompt!r}")
+    return lambda prompt: listed.get(prompt) or chat_endpoint.whole_prompt(prompt)
