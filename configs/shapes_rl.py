@@ -8,13 +8,21 @@ Expected: the README's RL rows.
 
 from ml_collections import ConfigDict
 
+from janus_jax.rewards.settings import DEFAULTS
+
 
 def get_config():
     config = ConfigDict()
     config.seed = 0
     config.init = "runs/sft"  # a checkpoint, a finished workdir or a shipped name; also the KL reference
+    config.model = ConfigDict()  # how to compute, in place of the checkpoint's own: dtype, remat, scan
+    # of f32 products, on accelerators that have less: sampler and trainer must agree; "" = the default of the device
+    config.matmul_precision = "highest"
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)
+    config.reward = ConfigDict(DEFAULTS)  # the judge: see janus_jax/rewards/settings.py
+    config.most_missing = 0.25  # with a larger share of rewards missing, training waits and asks again ...
+    config.pause_seconds = 60.0  # ... after so long
     config.credit = "released/own_prompt"
     config.estimator = "grpo"  # or "rloo", "dr_grpo"
     config.min_group = 2  # groups with fewer known rewards are left out
@@ -44,6 +52,8 @@ def get_config():
     config.turn_step = 20
     config.weight_decay = 0.0
     config.clip_norm = 1.0
+    config.retention_every = 10  # steps between looks at how well a fixed set is judged; 0 = never
+    config.retention_prompts = 48  # two pictures each
     config.storyboard_every = 20
     config.save_every = 20
     return config

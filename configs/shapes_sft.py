@@ -4,7 +4,7 @@ base model's own drawings.
     python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --split train_free \
         --out runs/cache_free.npz
     python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_free.npz \
-        --samples 2 --out runs/drawn.npz
+        --out runs/drawn.npz
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
 
 2 CPU cores: 5 + 4 minutes for data and drawings, then 55 minutes (3200 steps).

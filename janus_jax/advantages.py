@@ -1,9 +1,8 @@
 """Advantages: numpy arrays in, arrays out.
 
 The group-relative ones take rewards f32[..., G], whose last axis is the members of a group (samples of one prompt),
-and `valid` bool[..., G]: members whose reward is known (None: all). Others get 0 and count in no statistic, whatever
-stands in their place, and a group with fewer than `minimum` valid members gets zeros: with less than two there is
-nothing to compare with, and the statistics of a few are worth little.
+and `valid` bool[..., G]: members whose reward is known. Others get 0 and count in no statistic, and a group with fewer
+than two valid members gets zeros: there is nothing to compare with.
 """
 
 import numpy as np
@@ -11,41 +10,41 @@ import numpy as np
 EPSILON = 1e-4
 
 
-def _centred(rewards, valid, minimum):
+def _centred(rewards, valid):
     """(r - mean over the valid members, 0 elsewhere; the number of valid members, f32[..., 1])."""
     rewards = np.asarray(rewards, np.float32)
     valid = np.ones(rewards.shape, bool) if valid is None else np.asarray(valid, bool)
     count = valid.sum(-1, keepdims=True).astype(np.float32)
     mean = np.where(valid, rewards, 0).sum(-1, keepdims=True) / np.maximum(count, 1)
-    return np.where(valid & (count >= max(minimum, 2)), rewards - mean, 0).astype(np.float32), count
+    return np.where(valid & (count >= 2), rewards - mean, 0).astype(np.float32), count
 
 
-def grpo(rewards, valid=None, minimum: int = 2):
+def grpo(rewards, valid=None):
     """(r - mean) / (std + 1e-4), with the unbiased standard deviation (DeepSeekMath, arXiv 2402.03300).
     Returns f32[..., G]."""
-    centred, count = _centred(rewards, valid, minimum)
+    centred, count = _centred(rewards, valid)
     std = np.sqrt(np.square(centred).sum(-1, keepdims=True) / np.maximum(count - 1, 1))
     return centred / (std + EPSILON)
 
 
-def rloo(rewards, valid=None, minimum: int = 2):
+def rloo(rewards, valid=None):
     """r minus the mean of the *other* members (REINFORCE leave-one-out, Kool et al. 2019; arXiv 2402.14740), which is
     (r - mean) G / (G - 1). Returns f32[..., G]."""
-    centred, count = _centred(rewards, valid, minimum)
+    centred, count = _centred(rewards, valid)
     return centred * count / np.maximum(count - 1, 1)
 
 
-def dr_grpo(rewards, valid=None, minimum: int = 2):
+def dr_grpo(rewards, valid=None):
     """r - mean: GRPO without the division that favours prompts of little spread (Liu et al. 2025, arXiv 2503.20783;
     its loss also takes no mean over a trajectory's own length, see losses.pg_weights, per="token").
     Returns f32[..., G]."""
-    return _centred(rewards, valid, minimum)[0]
+    return _centred(rewards, valid)[0]
 
 
-def informative(rewards, valid=None, minimum: int = 2):
+def informative(rewards, valid=None):
     """Which groups can teach anything: bool[...], True where valid rewards differ (the dynamic sampling of DAPO, arXiv
     2503.14476, draws others instead of the rest)."""
-    return np.any(np.abs(_centred(rewards, valid, minimum)[0]) > 1e-6, axis=-1)
+    return np.any(np.abs(_centred(rewards, valid)[0]) > 1e-6, axis=-1)
 
 
 def gae(rewards, values, live, gamma: float = 1.0, lam: float = 1.0):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from janus_jax import cli, images, loading
 from janus_jax.data import cache, labels
 from janus_jax.data.shapes_dataset import Shapes
+from janus_jax.errors import UserError
 
 MIXED = 2  # pictures of mixed codes per prompt
 
@@ -74,9 +75,13 @@ def main(argv):
     parser.add_argument("--split", default="train", choices=("train", "train_free"))
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
+    cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
-    builder = Shapes(data_dir=args.data_dir, file_format="array_record")
-    builder.download_and_prepare()
+    try:
+        builder = Shapes(data_dir=args.data_dir, file_format="array_record")
+        builder.download_and_prepare()
+    except OSError as error:
+        raise UserError(f"cannot build the data set in {args.data_dir}: {error}; choose another --data-dir") from error
     groups = build(model, params, builder.as_data_source(args.split))
     cache.save(args.out, groups)
     right = groups.score >= 0.8

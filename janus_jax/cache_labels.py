@@ -64,8 +64,8 @@ def main(argv):
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--batch", type=int, default=16, help="pictures at a time")
     args = parser.parse_args(argv)
-    if args.batch < 1:
-        raise UserError("--batch must be at least 1")
+    cli.at_least(1, batch=args.batch)
+    cli.writable(args.out)
     prompts = label_file.read(args.labels, args.images)
     model, params, processor = loading.load(args.checkpoint)
     with tqdm(total=sum(len(prompt.pictures) for prompt in prompts), unit="picture", desc="encoding") as bar:

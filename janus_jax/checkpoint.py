@@ -68,6 +68,15 @@ def verify(folder, names=None) -> None:
             raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
 
 
+def _is_model(folder):
+    """Whether a folder is a model of ours or a published one: what may be replaced."""
+    try:
+        config = read_config(folder)
+    except UserError:
+        return False
+    return (folder / MANIFEST).is_file() or "kind" in config or "model_type" in config
+
+
 @contextlib.contextmanager
 def replacing(folder):
     """A scratch folder that becomes `folder` when the block ends well, in place of an older model, and vanishes when
@@ -75,7 +84,7 @@ def replacing(folder):
     folder = Path(folder)
     try:
         if folder.exists() and not folder.is_dir() or folder.is_dir() and any(folder.iterdir()):
-            if not (folder / CONFIG).is_file():
+            if not _is_model(folder):
                 raise UserError(f"cannot write {folder}: something else than a model is there; choose another place")
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -84,9 +93,13 @@ def replacing(folder):
     try:
         os.chmod(scratch, 0o755)
         yield scratch
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.rename(folder)
+        if folder.exists():  # aside first: a kill leaves the older model under another name, not half of it
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(aside / folder.name)
+            scratch.rename(folder)
+            shutil.rmtree(aside)
+        else:
+            scratch.rename(folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
     finally:
@@ -190,15 +203,23 @@ def load_params(folder, abstract, dtype=None, shardings=None):
 class Checkpoints:
     """Orbax checkpoints of a training under `workdir/checkpoints`, saved asynchronously and sealed when finished.
 
-    A checkpoint is a set of named items: array trees (the state), and JSON values (the data position, the config).
+    A checkpoint is a set of named items: array trees (the state), and JSON values (the data position).
     """
 
-    def __init__(self, workdir, keep: int = 2):
+    def __init__(self, workdir, stage: str, keep: int = 2):
+        """stage: what is trained here; the workdir remembers it. Raises UserError where it remembers another one, or
+        cannot be written."""
         self.folder = Path(workdir).absolute() / "checkpoints"
+        mark = self.folder.parent / "stage"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not mark.exists():
+                mark.write_text(stage)
+            found = mark.read_text()
         except OSError as error:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
+        if found != stage:
+            raise UserError(f"{workdir} holds a training of stage {found!r}, not {stage!r}: choose another --workdir")
         self._manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         )
@@ -211,6 +232,11 @@ class Checkpoints:
         items |= {name: ocp.args.JsonSave(value) for name, value in (values or {}).items()}
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._unsealed = step
+
+    def poll(self) -> None:
+        """Seals the save under way if it has ended; to be called once per step, so that a kill loses one interval."""
+        if self._unsealed is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
         """Waits for the save under way and seals it."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from absl import flags, logging
@@ -44,7 +45,17 @@ def parse_config(argv, doc: str, workdir: bool = True):
     try:
         rest = values(sys.argv)
         config, folder = values.config, values.workdir if workdir else ""
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OSError,
+        ImportError,
+        NameError,
+        SyntaxError,
+    ) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, (AttributeError, KeyError)):
             reason = f"unknown key config.{reason.strip(chr(34) + chr(39))}"
@@ -58,6 +69,46 @@ def parse_config(argv, doc: str, workdir: bool = True):
     if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
         raise UserError("the configuration file cannot be read: --config takes a Python file with get_config()")
     return config, Path(folder) if workdir else None
+
+
+def at_least(least: int, flag: str = "--{}", **values) -> None:
+    """Raises UserError for the first of the named values that is smaller."""
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"{flag.format(name.replace('_', '-'))} is {value}: it must be at least {least}")
+
+
+def config_at_least(least: int, config, *names: str) -> None:
+    """The same for settings of a configuration."""
+    for name in names:
+        if config[name] < least:
+            raise UserError(f"config.{name} is {config[name]}: set --config.{name} to at least {least}")
+
+
+def writable(path) -> None:
+    """Raises UserError where a file could not be written, before the work rather than after it. Makes nothing."""
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+
+
+def write(path, content: str) -> None:
+    """Writes a text file; it appears once it is complete. Raises UserError where it cannot be written."""
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(content, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 class Stop:

@@ -8,6 +8,7 @@ All files must come from the same prompts and samples. Errors within a run are c
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from janus_jax import cli, scores
 from janus_jax.errors import UserError
 
+# Repair: wrong first pictures whose final one is right. Spoil: right first ones whose final one is wrong. Agreement:
+# verdict = verifier; balanced: the mean of that over right and over wrong pictures.
 RATES = (
     ("repair_rate", "repair rate"),
     ("spoil_rate", "spoil rate"),
@@ -49,49 +52,75 @@ def paired(a, b, stage: int):
     return scores.clustered([b[key][stage] - a[key][stage] for key in keys], [prompt for prompt, _ in keys])
 
 
-def across(values):
+def _number(mean, error, sign=""):
+    """A mean with its error as text; what is not known is a dash."""
+    if mean is None or math.isnan(mean):
+        return "–"
+    return f"{mean:{sign}.3f}" if error is None or math.isnan(error) else f"{mean:{sign}.3f} ± {error:.3f}"
+
+
+def across(values, sign=""):
     """Mean and standard error over runs, as text; one run has no error."""
-    values = np.array(values, float)
+    values = np.array([value for value in values if value is not None], float)
     if len(values) < 2:
-        return f"{values[0]:.3f}"
-    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
+        return _number(values[0] if len(values) else None, None, sign)
+    return _number(values.mean(), values.std(ddof=1) / np.sqrt(len(values)), sign)
+
+
+def pooled(a, runs, stage: int):
+    """(mean, standard error) of the mean over runs of b - a at a stage, paired by prompt and sample, clustered by
+    prompt: the error that is left where the runs themselves are taken as given."""
+    for b in runs:
+        paired(a, b, stage)  # the same prompts and samples
+    keys = sorted(a)
+    return scores.clustered(
+        [np.mean([b[key][stage] for b in runs]) - a[key][stage] for key in keys], [prompt for prompt, _ in keys]
+    )
 
 
 def tables(baseline, runs) -> str:
-    """Markdown: accuracies, categories, rates, and paired differences."""
+    """Markdown: accuracies, categories, rates, and paired differences. baseline and runs are results of `read`."""
     report, outcomes = baseline
     reports, results = zip(*runs, strict=True)
-    errors = report["stderr"]
+    names = [Path(r["checkpoint"]).name for r in reports]
 
-    def own(stage):
-        return f"{report['overall'][stage]:.3f} ± {errors[stage]:.3f}"
+    def own(r, key):
+        """A figure of one report with its error; key: its path."""
+        value, error = r, r["stderr"]
+        for part in key:
+            value, error = value[part], error[part] if part in error else error
+        return _number(value, error)
 
-    lines = ["| | first picture | after introspection |", "|---|---|---|"]
-    lines.append(f"| after SFT | {own('first')} | {own('final')} |")
-    for i, r in enumerate(reports):
-        cells = [f"{r['overall'][s]:.3f} ± {r['stderr'][s]:.3f}" for s in ("first", "final")]
-        lines.append(f"| after RL, seed {r.get('training_seed', i)} | {cells[0]} | {cells[1]} |")
+    def figures(stage):
+        return [_number(r["overall"][stage], r["stderr"][stage]) for r in (report, *reports)]
+
+    first, final = figures("first"), figures("final")
+    lines = ["| | first picture | after introspection |", "|---|---|---|", f"| after SFT | {first[0]} | {final[0]} |"]
+    lines += [f"| after RL, {n} | {a} | {b} |" for n, a, b in zip(names, first[1:], final[1:], strict=True)]
     mean = [across([r["overall"][s] for r in reports]) for s in ("first", "final")]
     lines.append(f"| **after RL, {len(reports)} seeds** | **{mean[0]}** | **{mean[1]}** |")
     lines += ["", "| category | SFT first | SFT final | RL first | RL final |", "|---|---|---|---|---|"]
-    for name, row in report["categories"].items():
-        cells = [f"{row[s]:.3f} ± {errors['categories'][name][s]:.3f}" for s in ("first", "final")]
+    for name in report["categories"]:
+        cells = [own(report, ("categories", name, s)) for s in ("first", "final")]
         cells += [across([r["categories"][name][s] for r in reports]) for s in ("first", "final")]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     lines += ["", "| | SFT | RL |", "|---|---|---|"]
-    for key, title in RATES:
-        cells = [f"{report[key]:.3f} ± {errors[key]:.3f}", across([r[key] for r in reports])]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += [f"| {title} | {own(report, (key,))} | {across([r[key] for r in reports])} |" for key, title in RATES]
     lines += [
         "",
         "| paired difference | first picture | after introspection | introspection's gain |",
         "|---|---|---|---|",
     ]
-    for i, (r, result) in enumerate(runs):
-        cells = [paired(outcomes, result, stage) for stage in (0, 1)] + [(r["gain"], r["stderr"]["gain"])]
-        text = " | ".join(f"{value:+.3f} ± {error:.3f}" for value, error in cells)
-        lines.append(f"| RL seed {i} − SFT | {text} |")
-    lines.append(f"| SFT | | | {report['gain']:+.3f} ± {errors['gain']:.3f} |")
+    for n, r, result in zip(names, reports, results, strict=True):
+        cells = [_number(*paired(outcomes, result, stage), "+") for stage in (0, 1)]
+        lines.append(f"| {n} − SFT | {' | '.join(cells)} | {_number(r['gain'], r['stderr']['gain'], '+')} |")
+    if len(runs) > 1:
+        cells = [_number(*pooled(outcomes, results, stage), "+") for stage in (0, 1)]
+        gains = across([r["gain"] for r in reports], "+")
+        lines.append(f"| mean of {len(runs)} − SFT, error over prompts | {' | '.join(cells)} | |")
+        cells = [across([paired(outcomes, result, stage)[0] for result in results], "+") for stage in (0, 1)]
+        lines.append(f"| mean of {len(runs)} − SFT, error over runs | {' | '.join(cells)} | {gains} |")
+    lines.append(f"| SFT | | | {_number(report['gain'], report['stderr']['gain'], '+')} |")
     return "\n".join(lines)
 
 

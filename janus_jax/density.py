@@ -8,6 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from janus_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -28,17 +30,17 @@ class Sampling:
 
     def __post_init__(self):
         if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, not {self.temperature} (for greedy choices use top_k=1)")
+            raise UserError(f"temperature must be positive, not {self.temperature} (for greedy choices use top_k=1)")
         for name in ("image_top_k", "text_top_k"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise UserError(f"{name} must be at least 1, not {value}")
         for name in ("image_top_p", "text_top_p"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], not {value}")
+                raise UserError(f"{name} must lie in (0, 1], not {value}")
         if self.max_reason_tokens < 1:
-            raise ValueError(f"max_reason_tokens must be at least 1, not {self.max_reason_tokens}")
+            raise UserError(f"max_reason_tokens must be at least 1, not {self.max_reason_tokens}")
 
 
 def guide(cond, uncond, weight: float):

@@ -4,7 +4,7 @@
 
 Accuracy before and after introspection, per category, with standard errors clustered by prompt; repair and spoil rate;
 agreement of the model's verdicts with the verifier. The per-trajectory outcomes go to OUT with the suffix
-.trajectories.jsonl, so that two evaluations can be compared pairwise (--compare).
+.trajectories.jsonl, so that evaluations can be compared pairwise (janus_jax.compare).
 """
 
 import argparse
@@ -97,16 +97,13 @@ def main(argv):
     add_sampling_flags(parser)
     parser.set_defaults(batch=200, max_reason_tokens=24)
     args = parser.parse_args(argv)
+    cli.at_least(1, samples=args.samples, rounds=args.rounds, prompts_per_category=args.prompts_per_category)
     sampling = sampling_of(args)
     try:
         prompts = text.held_out_prompts(args.prompts_per_category)
     except ValueError as error:
         raise UserError(str(error)) from error
-    try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.touch()
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}; choose another --out") from error
+    cli.writable(args.out)
     model, params, processor = loading.load(args.checkpoint)
     began = time.time()
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="evaluating") as bar:
@@ -125,9 +122,10 @@ def main(argv):
         cfg=sampling.cfg_weight,
         temperature=sampling.temperature,
     )
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    # the report last: where it is, all is there
     lines = "".join(json.dumps(outcome) + "\n" for outcome in outcomes)
-    args.out.with_suffix(".trajectories.jsonl").write_text(lines)
+    cli.write(args.out.with_suffix(".trajectories.jsonl"), lines)
+    cli.write(args.out, json.dumps(result, indent=1) + "\n")
     overall, errors = result["overall"], result["stderr"]
     print(
         f"first {overall['first']:.3f} ± {errors['first']:.3f}   "

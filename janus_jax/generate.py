@@ -34,7 +34,9 @@ def add_sampling_flags(parser) -> None:
 
 
 def sampling_of(args) -> Sampling:
-    """The Sampling that the flags describe. Raises UserError for values out of range."""
+    """The Sampling that the flags describe. Raises UserError for values out of range, also of --batch and --seed."""
+    cli.at_least(1, batch=args.batch)
+    cli.at_least(0, seed=args.seed)
     named = {"cfg_weight": args.cfg, "temperature": args.temperature}
     try:
         return loading.sampling_of(
@@ -48,6 +50,14 @@ def sampling_of(args) -> Sampling:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def writable(out: Path) -> None:
+    """Raises UserError where `write` could not write to the folder `out`, or would have to remove pictures that are not
+    an earlier run's."""
+    cli.writable(out / "storyboard.png")
+    if (out / "images").exists() and not (out / "trajectories.jsonl").is_file():
+        raise UserError(f"{out} has images of something else: choose another --out")
 
 
 def write(out: Path, trajectories, seed: int, title: str) -> None:
@@ -109,7 +119,9 @@ def main(argv):
     parser.add_argument("--out", required=True, type=Path)
     add_sampling_flags(parser)
     args = parser.parse_args(argv)
+    cli.at_least(1, samples=args.samples, rounds=args.rounds)
     sampling, prompts = sampling_of(args), read_prompts(args)
+    writable(args.out)
     model, params, processor = loading.load(args.checkpoint)
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
         trajectories = introspect(

@@ -54,13 +54,14 @@ def main(argv):
     parser.add_argument("--checkpoint", required=True, help="the model that draws: a folder or a shipped name")
     parser.add_argument("--cache", required=True, nargs="+", type=Path, help="labelled pictures to add to")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--samples", type=int, default=3, help="pictures per prompt")
+    parser.add_argument("--samples", type=int, default=2, help="pictures per prompt")
     parser.add_argument("--cfg", type=float, help="guidance; default: what the checkpoint was made for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=200)
     args = parser.parse_args(argv)
-    if args.samples < 1 or args.batch < 1:
-        raise UserError("--samples and --batch must be at least 1")
+    cli.at_least(1, samples=args.samples, batch=args.batch)
+    cli.at_least(0, seed=args.seed)
+    cli.writable(args.out)
     groups = cache.join(map(cache.load, args.cache))
     model, params, processor = loading.load(args.checkpoint)
     if model.cfg.vq.tokens != groups.codes.shape[1]:

@@ -122,7 +122,7 @@ def _open_published(folder, tensors, dtype):
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     files = {file: (folder / file).read_bytes() for file in published.SIDE_FILES if (folder / file).is_file()}
-    return Source(cfg, Tokenizer.from_folder(folder), leaves, {name: extra} if extra else {}, {name: files}, None)
+    return Source(cfg, Tokenizer.from_folder(folder), leaves, {name: extra} if extra else {}, {name: files}, {})
 
 
 def _shapes(cfg):

@@ -1,5 +1,6 @@
 """The loop of a supervised stage: batches in, state out, with resume, checkpoints, metrics and a clean SIGTERM."""
 
+import collections
 import time
 
 import jax
@@ -8,18 +9,19 @@ from janus_jax import cli
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.metrics import Metrics
 
+AHEAD = 2  # steps that may be under way beside the one just started
 
-def fit(workdir, title, state, step, dataset, place, config, abstract) -> tuple:
+
+def fit(workdir, title, state, step, dataset, place, config, abstract, stop: cli.Stop) -> tuple:
     """Trains from `state`, or from the newest checkpoint of the workdir, to `config.steps`.
 
     step(state, batch) -> (state, metrics); dataset: a grain IterDataset; place(batch) puts a host batch on the mesh;
     abstract: ShapeDtypeStructs of the state with shardings. The data position is saved with the state, so that a
-    resumed run sees the very batches that the uninterrupted one would have seen.
+    resumed run sees the very batches that the uninterrupted one would have seen. stop: set by a signal.
     Returns (state, finished): finished is False after a SIGTERM, which saves first.
     """
     iterator = iter(dataset)
-    stop = cli.Stop()
-    with Checkpoints(workdir) as checkpoints, Metrics(workdir, title) as metrics:
+    with Checkpoints(workdir, title) as checkpoints, Metrics(workdir, title) as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:
@@ -28,11 +30,18 @@ def fit(workdir, title, state, step, dataset, place, config, abstract) -> tuple:
             iterator.set_state(restored["data"])
         done = saved = first or 0
         late, clock = None, time.time()
+        ahead = collections.deque()
         with cli.progress(done, config.steps, title) as bar:
             while done < config.steps and not stop:
                 state, values = step(state, place(next(iterator)))
                 done += 1
+                # Enough steps under way to keep the device busy, and no more: after a signal all of them have to end
+                # before the state can be saved.
+                ahead.append(values)
+                if len(ahead) > AHEAD:
+                    jax.block_until_ready(ahead.popleft())
                 bar.update()
+                checkpoints.poll()
                 if done % config.log_every == 0 or done == config.steps:
                     # Values of one logging interval ago are ready; fetching today's would stall the device.
                     if late:

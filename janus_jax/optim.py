@@ -4,6 +4,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers
 
 from janus_jax import sharding
+from janus_jax.errors import UserError
 
 # (regex over the whole '/'-joined path, decays): norms and biases are left alone, everything else decays.
 DECAY_RULES = (
@@ -29,14 +30,15 @@ def warmup_cosine(peak: float, end: float, warmup: int, steps: int):
 
 def warmup_linear_then(kind: str, peak: float, turn: float, end: float, warmup: int, turn_step: int, steps: int):
     """Stage 2's schedule: linear from 0 to `peak` in `warmup` steps, linear to `turn` at `turn_step`, then "cosine"
-    (the paper) or "linear" (the release) to `end` at `steps`. Returns an optax schedule."""
+    (the paper) or "linear" (the release) to `end` at `steps`. Returns an optax schedule. Raises UserError for
+    another kind."""
     rest = max(steps - turn_step, 1)
     if kind == "cosine":
         tail = optax.cosine_decay_schedule(turn, rest, alpha=end / turn)
     elif kind == "linear":
         tail = optax.linear_schedule(turn, end, rest)
     else:
-        raise ValueError(f"schedule {kind!r} is neither 'cosine' nor 'linear'")
+        raise UserError(f"config.schedule {kind!r} is neither 'cosine' nor 'linear'")
     parts = [
         optax.linear_schedule(0.0, peak, max(warmup, 1)),
         optax.linear_schedule(peak, turn, max(turn_step - warmup, 1)),

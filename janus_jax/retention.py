@@ -9,11 +9,8 @@ import numpy as np
 from PIL import Image
 
 from janus_jax import images, sample
-from janus_jax.density import Sampling
 from janus_jax.shapes import render, scene, text, verify
-from janus_jax.understand import judge
-
-VERDICT_ALONE = Sampling(text_top_k=1, max_reason_tokens=1)
+from janus_jax.understand import yes_probabilities
 
 
 class Labelled(NamedTuple):
@@ -44,7 +41,7 @@ def labelled_pictures(model, params, count: int, seed: int = 0) -> Labelled:
 def retention(model, params, processor, labelled: Labelled) -> float:
     """Balanced accuracy of the verdicts, the more probable word of {Yes, No}: the mean over right and over wrong
     pictures, 0.5 by chance."""
-    batch = len(labelled.prompts)
-    said = judge(model, params, processor, labelled.images, labelled.prompts, VERDICT_ALONE, batch=batch)
-    agrees = (np.array([p_yes for p_yes, _ in said]) > 0.5) == labelled.right
+    prompts = labelled.prompts
+    p_yes = yes_probabilities(model, params, processor, labelled.images, prompts, batch=len(prompts))
+    agrees = (p_yes > 0.5) == labelled.right
     return float(np.mean([agrees[labelled.right].mean(), agrees[~labelled.right].mean()]))

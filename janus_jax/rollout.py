@@ -172,7 +172,7 @@ def pg_batch(kind, trajectories, credited: Credited, processor, shapes: Layout, 
                 painter.add_text(think + said + onward)
             segment = FIRST if turn == 0 else FINAL
             advantage = credited.first[i] if turn == 0 else credited.final[i]
-            # the copy of a first picture was never sampled in its second context: its ratio starts at 1 there
+            # the copy of a first picture was never sampled in its second context: the trainer scores it there
             logps = np.full(len(shot.codes), np.nan) if again and turn else shot.code_logps
             painter.add_codes(
                 shot.codes.tolist(), segment, [{"advantage": advantage, "old_logps": logp} for logp in logps]

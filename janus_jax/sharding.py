@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from janus_jax.errors import UserError
+
 AXES = ("data", "fsdp", "tensor")
 
 # Logical dimension of an activation -> the mesh axes it is split over. A dimension that is not divisible
@@ -188,7 +190,7 @@ def param_specs(params, rules=PARAM_RULES) -> Any:
 def param_shardings(abstract, mesh: Mesh, rules=PARAM_RULES, without: tuple[str, ...] = ()) -> Any:
     """The tree of NamedShardings of a parameter tree on a mesh.
 
-    `without`: mesh axes to leave out; ("fsdp",) is the layout of a rollout. Raises ValueError, one line that
+    `without`: mesh axes to leave out; ("fsdp",) is the layout of a rollout. Raises UserError, one line that
     names leaf, dimension and axes, for a dimension that does not divide (unless its rule is OrReplicated:
     then it stays whole).
     """
@@ -205,9 +207,9 @@ def param_shardings(abstract, mesh: Mesh, rules=PARAM_RULES, without: tuple[str,
             parts = math.prod(mesh.shape[axis] for axis in axes)
             if leaf.shape[i] % parts:
                 if not isinstance(rule, OrReplicated):
-                    raise ValueError(
+                    raise UserError(
                         f"{path}: dimension {i} of size {leaf.shape[i]} does not divide over mesh axis "
-                        f"{' x '.join(axes)} of size {parts}"
+                        f"{' x '.join(axes)} of size {parts}: choose another mesh"
                     )
                 axes = ()
             entries.append(axes if len(axes) > 1 else axes[0] if axes else None)

@@ -80,6 +80,19 @@ def describe(trajectories, rewards, credited, group: int) -> dict:
     }
 
 
+def telling(trajectories, rewards, count: int = 4) -> list:
+    """The trajectories that tell most, `count` of each, none twice: those whose last picture is most better than the
+    first or most worse, then the best and the worst by the chosen picture's reward. Unknown rewards are left out."""
+    rows = [(t, r) for t, r in zip(trajectories, rewards, strict=True) if np.isfinite(r).all()]
+    change = np.array([abs(r[-1] - r[0]) for _, r in rows])
+    chosen = np.array([r[t.final] for t, r in rows])
+    picked = []
+    for order, keep in ((-change, change > 0), (-chosen, chosen >= 0.5), (chosen, chosen < 0.5)):
+        some = [i for i in np.argsort(order, kind="stable") if keep[i] and i not in picked]
+        picked += some[:count]
+    return [rows[i][0] for i in picked] or list(trajectories[:count])
+
+
 def sampled_tokens(trajectories) -> int:
     """Codes and words that were drawn."""
     return sum(len(shot.codes) + len(shot.reason_ids) for t in trajectories for shot in t.rounds)

@@ -10,7 +10,6 @@ and the random bits of a step are functions of (seed, step). The finished model 
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import cli, loading, losses, optim, rollout, sharding, tokens, train_step
+from janus_jax import cli, loading, losses, optim, report, rollout, self_judge, sharding, sight, tokens, train_step
+from janus_jax.appraisal import appraise
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.density import Sampling
@@ -29,10 +29,11 @@ from janus_jax.metrics import Metrics
 from janus_jax.models.janus import Janus
 from janus_jax.models.logps import token_logps
 from janus_jax.processor import Processor
-from janus_jax.rewards.shapes import ShapesJudge
+from janus_jax.retention import labelled_pictures, retention
+from janus_jax.rewards import settings, shapes
 from janus_jax.shapes import text
 from janus_jax.storyboard import storyboard
-from janus_jax.train_sft import mesh_of, trainable_leaves
+from janus_jax.train_sft import configured, mesh_of, trainable_leaves
 
 
 def make_forward(model, sampling: Sampling, yes_no, released: bool = False):
@@ -63,7 +64,7 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
         total, metrics = 0.0, {}
         for name, i, targets in targets_of(batches):
             logps, old = outputs[i][name], targets.old_logps
-            # a copy of a picture in another context was never sampled there: on policy by definition
+            # the released layout knows no old probabilities: always on policy
             old = jnp.where(jnp.isnan(old), jax.lax.stop_gradient(logps), old)
             value, parts = losses.pg_loss(
                 logps,
@@ -85,30 +86,12 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
     return loss
 
 
-def describe(trajectories, rewards, right) -> dict:
-    """What the rollout shows: scalars for the metrics. right: per trajectory, whether each picture matches its
-    prompt."""
-    verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
-    said = np.concatenate([np.asarray(v, bool) for v in verdicts])
-    truth = np.concatenate([np.asarray(r, bool) for r in right])
-    first = np.array([r[0] for r in right], float)
-    final = np.array([r[t.final] for t, r in zip(trajectories, right, strict=True)], float)
-    return {
-        "reward_first": np.mean([r[0] for r in rewards]),
-        "reward_final": np.mean([r[t.final] for t, r in zip(trajectories, rewards, strict=True)]),
-        "right_first": first.mean(),
-        "right_final": final.mean(),
-        "repair_rate": final[first == 0].mean() if (first == 0).any() else math.nan,
-        "spoil_rate": 1 - final[first == 1].mean() if (first == 1).any() else math.nan,
-        "yes_rate": said.mean(),
-        "agreement": (said == truth).mean(),
-        "rounds": np.mean([len(t.rounds) for t in trajectories]),
-        "reason_length": np.mean([len(shot.reason_ids) for t in trajectories for shot in t.rounds]),
-    }
-
-
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
+    cli.config_at_least(
+        1, config, "prompts_per_step", "updates", "micro_batches", "steps", "save_every", "storyboard_every", "rounds"
+    )
+    cli.config_at_least(0, config, "seed", "retention_every")
     if config.credit not in rollout.CREDITS:
         raise UserError(f"credit {config.credit!r} is none of {', '.join(rollout.CREDITS)}: set --config.credit")
     if config.credit.startswith("released/") and config.rounds != 2:
@@ -131,14 +114,17 @@ def main(argv):
             f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
             "--config.prompts_per_step or --config.micro_batches"
         )
-    with jax.set_mesh(mesh):
+    # what is wrong with the reward is said before a model is loaded
+    settings.make_judge(config.reward, own=shapes.judge)
+    with jax.set_mesh(mesh), jax.default_matmul_precision(config.matmul_precision or None):
         train(config, Path(workdir), mesh)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """What stays the same from step to step: the model, its sampling and its frozen reference; the jitted step and the
-    jitted scoring of a batch by any parameters; shapes and places of the state and of the batches."""
+    jitted scoring of a batch by any parameters; shapes and places of the state and of the batches; where parameters lie
+    while they draw: not split over fsdp, since each token would gather them anew."""
 
     model: Janus
     processor: Processor
@@ -149,12 +135,14 @@ class Stage:
     layout: rollout.Layout
     abstract: train_step.TrainState
     by_row: jax.sharding.NamedSharding
+    drawing: dict
     initial: Callable
 
 
 def assemble(config, mesh) -> Stage:
     """Loads the model that stage 2 starts from and builds its programs, for the mesh in the context."""
     model, reference, processor = loading.load(config.init, mesh=mesh)
+    model = Janus(configured(model.cfg, config.model))
     special = processor.special
     sampling = Sampling(
         cfg_weight=config.cfg_weight,
@@ -200,11 +188,14 @@ def assemble(config, mesh) -> Stage:
         outputs = forward(params, batches, policy)
         return [outputs[i][name] for name, i, _ in targets_of(batches)]
 
-    shapes = rollout.layout(
+    layout = rollout.layout(
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
+    drawing = sharding.param_shardings(abstract.params, mesh, without=("fsdp",))
     initial = jax.jit(initial, out_shardings=shardings)
-    return Stage(model, processor, sampling, reference, step, jax.jit(score), shapes, abstract, by_row, initial)
+    return Stage(
+        model, processor, sampling, reference, step, jax.jit(score), layout, abstract, by_row, drawing, initial
+    )
 
 
 def explore(config, stage: Stage, params, number: int):
@@ -217,7 +208,7 @@ def explore(config, stage: Stage, params, number: int):
         raise UserError(f"a prompt has {longest} tokens: set --config.prompt_tokens={longest} or more")
     return introspect(
         stage.model,
-        params,
+        jax.device_put(params, stage.drawing),
         stage.processor,
         prompts,
         config.group,
@@ -230,18 +221,9 @@ def explore(config, stage: Stage, params, number: int):
     )
 
 
-def make_batches(config, stage: Stage, trajectories, rewards, policy):
-    """The batches of rewarded trajectories on the mesh, (painter's, judge's) or those of rollout.released_batches, with
+def make_batches(config, stage: Stage, trajectories, credited: rollout.Credited, policy):
+    """The batches of credited trajectories on the mesh, (painter's, judge's) or those of rollout.released_batches, with
     the reference's log-probabilities. policy: the parameters that drew them."""
-    credited = rollout.credit(
-        config.credit,
-        trajectories,
-        rewards,
-        config.group,
-        config.rounds,
-        rollout.ESTIMATORS[config.estimator],
-        config.min_group,
-    )
     make = rollout.released_batches if config.released else rollout.pg_batch
     batches = make(
         config.credit,
@@ -253,7 +235,14 @@ def make_batches(config, stage: Stage, trajectories, rewards, policy):
         guided=stage.sampling.cfg_weight != 1.0,
     )
     batches = jax.tree.map(lambda x: jax.make_array_from_process_local_data(stage.by_row, x), batches)
-    return with_targets(batches, ref_logps=stage.score(stage.reference, batches, policy))
+    old = [targets.old_logps for *_, targets in targets_of(batches)]
+    if config.credit == "released/regen_prompt" and not config.released:
+        # a picture's copy was never sampled in its second context: what the policy gave it there before any update
+        old = [
+            jnp.where(jnp.isnan(mine), now, mine)
+            for mine, now in zip(old, stage.score(policy, batches, None), strict=True)
+        ]
+    return with_targets(batches, old_logps=old, ref_logps=stage.score(stage.reference, batches, policy))
 
 
 def learn(config, stage: Stage, state, batches):
@@ -269,10 +258,15 @@ def learn(config, stage: Stage, state, batches):
 def train(config, workdir, mesh):
     """Runs stage 2 on a mesh in the context."""
     stage = assemble(config, mesh)
-    judge = ShapesJudge()
+    rows = config.prompts_per_step * config.group
+    own = self_judge.make_judge(stage.model, stage.reference, stage.processor, batch=rows)
+    judge = settings.make_judge(config.reward, own=own)
     state = stage.initial(stage.reference)
+    labelled = (
+        labelled_pictures(stage.model, stage.reference, config.retention_prompts) if config.retention_every else None
+    )
     stop = cli.Stop()
-    with Checkpoints(workdir) as checkpoints, Metrics(workdir, "rl") as metrics:
+    with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl") as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:
@@ -283,14 +277,30 @@ def train(config, workdir, mesh):
                 clock = [time.time()]
                 trajectories = explore(config, stage, state.params, done)
                 clock.append(time.time())
-                rewards, right = judge(trajectories)
-                batches = make_batches(config, stage, trajectories, rewards, state.params)
+                rewards = appraise(judge, trajectories, config.most_missing, config.pause_seconds, lambda: bool(stop))
+                if rewards is None:
+                    break
+                credited = rollout.credit(
+                    config.credit,
+                    trajectories,
+                    rewards,
+                    config.group,
+                    config.rounds,
+                    rollout.ESTIMATORS[config.estimator],
+                    config.min_group,
+                )
+                batches = make_batches(config, stage, trajectories, credited, state.params)
                 clock.append(time.time())
                 state, values = learn(config, stage, state, batches)
                 clock.append(time.time())
                 done += 1
-                phases = dict(zip(("seconds_draw", "seconds_score", "seconds_train"), np.diff(clock), strict=True))
-                written = metrics.write(done, {**values, **describe(trajectories, rewards, right), **phases})
+                checkpoints.poll()
+                values |= sight.describe(trajectories, rewards, credited, config.group)
+                values |= zip(("seconds_draw", "seconds_score", "seconds_train"), np.diff(clock), strict=True)
+                values["tokens_per_second"] = sight.sampled_tokens(trajectories) / (clock[-1] - clock[0])
+                if labelled and (done % config.retention_every == 0 or done == config.steps):
+                    values["retention"] = retention(stage.model, state.params, stage.processor, labelled)
+                written = metrics.write(done, values)
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
                 if not written["max_logp_gap"] <= config.max_logp_gap:
@@ -299,9 +309,10 @@ def train(config, workdir, mesh):
                         f"{config.max_logp_gap}): the density trained is not the one sampled"
                     )
                 if done % config.storyboard_every == 0 or done == config.steps:
-                    board = storyboard(trajectories[:: config.group], title=f"step {done}")
+                    board = storyboard(sight.telling(trajectories, rewards), title=f"step {done}")
                     board.save(workdir / f"storyboard_{done:05d}.png")
                     metrics.image(done, "storyboard", np.asarray(board))
+                    report.write(workdir)
                 if done % config.save_every == 0:
                     checkpoints.save(done, {"state": state})
                     saved = done

@@ -4,6 +4,8 @@ Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Y
 Resumes from the workdir by itself; the finished model is DIR/model.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -39,8 +41,7 @@ def make_prepare(shares):
 
 
 def loss(outputs, batches):
-    """Stage 1's loss over all buckets: (f32[], metrics). Metrics per group: its weighted part of the loss, and the
-    share of right verdicts among judged pictures cannot be read off it; see evaluate."""
+    """Stage 1's loss over all buckets: (f32[], metrics), where the metrics are each group's part of it."""
     total = 0.0
     parts = dict.fromkeys(GROUPS, 0.0)
     for name, i, targets in targets_of(batches):
@@ -56,10 +57,13 @@ def world_tokenizer(workdir) -> Tokenizer:
     ids."""
     path = workdir / Tokenizer.FILES[0]
     if not path.is_file():
-        workdir.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(".tmp")
-        scratch.write_bytes(train_tokenizer().content)
-        scratch.rename(path)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(train_tokenizer().content)
+            scratch.rename(path)
+        except OSError as error:
+            raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
     return Tokenizer.from_folder(workdir)
 
 
@@ -89,36 +93,51 @@ def initial_model(config, mesh, workdir):
 def configured_model(config) -> JanusConfig:
     """The sizes that a configuration asks for. Raises UserError for an unknown preset or entry."""
     try:
-        sizes = JanusConfig.preset(config.preset).to_dict()
-        for part, entries in config.model.items():
+        preset = JanusConfig.preset(config.preset)
+    except ValueError as error:
+        raise UserError(f"{error}: set --config.preset") from error
+    return configured(preset, config.model)
+
+
+def configured(cfg: JanusConfig, changes) -> JanusConfig:
+    """cfg with config.model's entries in place of its own. Raises UserError for an unknown entry or value."""
+    try:
+        sizes = cfg.to_dict()
+        for part, entries in changes.items():
             sizes[part] = {**sizes[part], **entries} if isinstance(sizes.get(part), dict) else entries
         return JanusConfig.from_dict(sizes)
     except (TypeError, ValueError) as error:
-        raise UserError(f"config.preset and config.model do not make a model: {error}") from error
+        raise UserError(f"config.model does not make a model: {error}") from error
 
 
 def trainable_leaves(params, frozen):
-    """A tree of bools: False where a regex of `frozen` matches the whole path."""
-    return sharding.match([*((regex, False) for regex in frozen), (r".*", True)], params)
+    """A tree of bools: False where a regex of `frozen` matches the whole path. Raises UserError for one that matches
+    none."""
+    try:
+        return sharding.match([*((regex, False) for regex in frozen), (r".*", True)], params)
+    except ValueError as error:
+        raise UserError(f"{error}: set --config.frozen") from error
 
 
 def mesh_of(config):
     """The mesh of config.mesh = (data, fsdp, tensor), -1 = all remaining devices. Raises UserError where it does not
     fit."""
     shape = [int(size) for size in config.mesh]
-    others = 1
-    for size in shape:
-        others *= size if size != -1 else 1
-    shape = [jax.device_count() // others if size == -1 else size for size in shape]
-    if shape[0] * shape[1] * shape[2] != jax.device_count():
-        raise UserError(
-            f"the mesh {tuple(shape)} does not use the {jax.device_count()} devices: set --config.mesh=(-1,1,1)"
-        )
-    return sharding.make_mesh(*shape)
+    devices = jax.device_count()
+    if len(shape) == 3 and shape.count(-1) <= 1 and all(size > 0 or size == -1 for size in shape):
+        others = math.prod(size for size in shape if size != -1)
+        shape = [devices // others if size == -1 else size for size in shape]
+        if math.prod(shape) == devices:
+            return sharding.make_mesh(*shape)
+    raise UserError(f"the mesh {tuple(shape)} does not use the {devices} devices: set --config.mesh=(-1,1,1)")
 
 
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
+    cli.config_at_least(1, config, "steps", "log_every", "save_every", "micro_batches")
+    cli.config_at_least(0, config, "seed")
+    if not sum(config.shares) > 0:
+        raise UserError("all of config.shares are 0: give a task a share")
     mesh = mesh_of(config)
     buckets = [sft.Bucket(length, tuple(sft.Kind(*kind) for kind in kinds)) for length, kinds in config.buckets]
     split_by = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
@@ -165,7 +184,7 @@ def main(argv):
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
 
         state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
-        state, finished = fit(workdir, "sft", state, step, dataset, place, config, abstract)
+        state, finished = fit(workdir, "sft", state, step, dataset, place, config, abstract, cli.Stop())
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
             loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)

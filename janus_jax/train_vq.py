@@ -144,6 +144,8 @@ def main(argv):
     def place(batch):
         return jax.make_array_from_process_local_data(by_row, batch)
 
+    stop = cli.Stop()  # of all phases: a signal may come between two
+
     def phase(index, name, params, quantised, frozen=()):
         """Trains one phase from `params`, or from where it was left: (params, finished)."""
         settings = SimpleNamespace(steps=config.steps[index], log_every=config.log_every, save_every=config.save_every)
@@ -166,7 +168,7 @@ def main(argv):
         shard = (jax.process_index(), jax.process_count())
         dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, shard)
         state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
-        state, finished = fit(workdir / name, name, state, step, dataset, place, settings, abstract)
+        state, finished = fit(workdir / name, name, state, step, dataset, place, settings, abstract, stop)
         return state.params, finished
 
     with jax.set_mesh(mesh):

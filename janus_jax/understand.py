@@ -16,6 +16,7 @@ from janus_jax.errors import UserError
 
 GREEDY_ANSWER = Sampling(text_top_k=1, max_reason_tokens=512)
 GREEDY_VERDICT = Sampling(text_top_k=1)
+VERDICT_ALONE = Sampling(text_top_k=1, max_reason_tokens=1)
 LENGTH_STEP = 32  # contexts are padded to multiples of it, so that few shapes are compiled
 
 
@@ -60,6 +61,12 @@ def judge(
     keys = [sample.row_key(seed, prompt, 0, 1) for prompt in prompts]
     said = _speak(model, params, processor, rows, keys, sampling, batch, verdict=True)
     return [(p_yes, text) for text, p_yes in said]
+
+
+def yes_probabilities(model, params, processor, images, prompts, batch: int = 8) -> np.ndarray:
+    """P(yes) f32[N] of each picture with its prompt: `judge` without its reasons, which are most of its work."""
+    said = judge(model, params, processor, images, prompts, VERDICT_ALONE, batch=batch)
+    return np.array([p_yes for p_yes, _ in said], np.float32)
 
 
 def _question(model, processor, images, question, system=tokens.SYSTEM_PROMPT) -> Row:

@@ -7,6 +7,9 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 setup
 cd -- "$ROOT"
+# A command that was interrupted saves and ends well; what follows must not start then.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 "$PY" -m janus_jax.train_vq --config configs/shapes_vq.py --workdir runs/vq
 [[ -f runs/cache.npz ]] ||
@@ -20,7 +23,11 @@ cd -- "$ROOT"
 for seed in 0 1 2; do
   "$PY" -m janus_jax.train_rl --config configs/shapes_rl.py --workdir "runs/rl$seed" --config.seed="$seed"
 done
+# What is shipped is what is measured: bf16 on disk.
 for name in sft rl0 rl1 rl2; do
+  [[ -d "runs/stored/$name" ]] ||
+    "$PY" -m janus_jax.convert --src "runs/$name" --dst "runs/stored/$name" --to own --dtype bfloat16
   [[ -f "runs/eval_$name.json" ]] ||
-    "$PY" -m janus_jax.evaluate --checkpoint "runs/$name" --suite shapes --rounds 3 --samples 4 --out "runs/eval_$name.json"
+    "$PY" -m janus_jax.evaluate --checkpoint "runs/stored/$name" --suite shapes --rounds 3 --samples 4 --out "runs/eval_$name.json"
 done
+"$PY" -m janus_jax.compare --baseline runs/eval_sft.json runs/eval_rl0.json runs/eval_rl1.json runs/eval_rl2.json

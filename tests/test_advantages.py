@@ -48,19 +48,6 @@ def test_missing_members_count_in_no_estimator(estimator):
     assert not estimator([0.7, 0.1], [True, False]).any()
 
 
-@pytest.mark.parametrize("estimator", [grpo, rloo, dr_grpo])
-def test_groups_under_the_minimum_drop_out(estimator):
-    rewards = [[0.0, 1.0, np.nan, 0.5], [0.0, 1.0, np.nan, np.nan], [0.0, 1.0, 0.5, 0.5]]
-    valid = ~np.isnan(rewards)
-    got = estimator(rewards, valid, minimum=3)
-    assert not got[1].any()
-    np.testing.assert_allclose(got[[0, 2]], estimator(rewards, valid)[[0, 2]])  # the others are as they were
-    assert (got[0][valid[0]] != 0).any() and got[0, 2] == 0
-    assert estimator(rewards, valid)[1].any()
-    assert not estimator(rewards, valid, minimum=5).any()
-    assert informative(rewards, valid, minimum=3).tolist() == [True, False, True]
-
-
 def test_informative_groups():
     rewards = [[0, 1, 0], [1, 1, 1], [0, 5, 0], [0, 5, 0], [np.nan, 1, 0]]
     valid = [[1, 1, 1], [1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]]

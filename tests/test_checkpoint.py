@@ -284,11 +284,11 @@ def restore(checkpoints, step):
 
 
 def test_checkpoints_come_back(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, "sft") as checkpoints:
         assert checkpoints.latest() is None
         for step in (1, 2, 3):
             checkpoints.save(step, {"state": state(step)}, {"data": {"position": 10 * step}})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, "sft") as checkpoints:
         assert checkpoints.latest() == 3
         got = restore(checkpoints, 3)
         equal(got["state"], state(3))
@@ -299,11 +299,11 @@ def test_checkpoints_come_back(tmp_path):
 
 
 def test_what_a_kill_left_unsealed_does_not_count(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, "sft") as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, {"state": state(step)}, {"data": step})
     (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, "sft") as checkpoints:
         assert checkpoints.latest() == 1
         with refused("no readable manifest.json"):
             restore(checkpoints, 2)
@@ -316,7 +316,7 @@ def test_what_a_kill_left_unsealed_does_not_count(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, "sft") as checkpoints:
         checkpoints.save(5, {"state": state(5)}, {"data": 5})
     files = [path for path in (tmp_path / "checkpoints" / "5").rglob("*") if path.is_file()]
     files = [path for path in files if path.name != "manifest.json" and path.stat().st_size]
@@ -327,14 +327,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         bad[len(bad) // 2] ^= 1
         for content in (bytes(bad), good[: len(good) // 2]):
             path.write_bytes(content)
-            with Checkpoints(tmp_path) as checkpoints, refused("is damaged"):
+            with Checkpoints(tmp_path, "sft") as checkpoints, refused("is damaged"):
                 restore(checkpoints, 5)
         path.write_bytes(good)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, "sft") as checkpoints:
         equal(restore(checkpoints, 5)["state"], state(5))
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with refused("cannot write to .*choose another --workdir"):
-        Checkpoints(tmp_path / "file")
+        Checkpoints(tmp_path / "file", "sft")

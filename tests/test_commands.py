@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from janus_jax import cache_codes, evaluate, generate, loading, train_rl, train_sft, train_vq
+from janus_jax import cache_codes, evaluate, generate, train_rl, train_sft, train_vq
+from janus_jax.data import cache
 from janus_jax.errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -56,10 +58,20 @@ def test_missing_and_foreign_checkpoints(tmp_path):
 def test_another_size(tmp_path):
     micro = Path(__file__).parent / "configs" / "micro_sft.py"
     flags = ("--config", micro, "--workdir", tmp_path / "w", "--config.init=shapes-sft", "--config.preset=1b")
-    cache = tmp_path / "cache.npz"
-    assert "not a cache" in refused(train_sft.main, *flags, f"--config.cache={cache}")
-    with pytest.raises(UserError, match="vocab_size"):
-        loading.same_sizes("shapes-sft", train_sft.JanusConfig.preset("1b"))
+    labelled = tmp_path / "cache.npz"
+    assert "not a cache" in refused(train_sft.main, *flags, f"--config.cache={labelled}")
+    one = cache.Groups(
+        prompts=np.array(["a circle"]),
+        start=np.array([0, 2]),
+        codes=np.zeros((2, 36), np.int32),
+        pixels=np.zeros((2, 48, 48, 3), np.uint8),
+        score=np.array([1, 0], np.float32),
+        reasons=np.array(["Yes, there is a circle.", "No, the picture is empty."]),
+        captions=np.array(["circle.", "nothing."]),
+    )
+    cache.save(labelled, one)
+    assert "vocab_size" in refused(train_sft.main, *flags, f"--config.cache={labelled}")
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(
@@ -99,13 +111,26 @@ def test_unwritable_output(tmp_path):
         ("--config.credit=magic", "credit"),
         ("--config.rounds=3", "two rounds"),
         ("--config.group=1", "group"),
+        ("--config.min_group=9", "min_group"),
+        ("--config.estimator=magic", "grpo, rloo, dr_grpo"),
+        ("--config.reward.kind=magic", "config.reward.kind"),
+        ("--config.updates=0", "updates"),
+        ("--config.prompts_per_step=0", "prompts_per_step"),
+        ("--config.save_every=0", "save_every"),
+        ("--config.seed=-1", "seed"),
+        ("--config.schedule=magic", "config.schedule"),
+        ("--config.temperature=0.0", "temperature"),
+        ("--config.model.remat=magic", "config.model"),
+        ("--config.frozen=('nothing',)", "config.frozen"),
+        ("--config.mesh=(1,1,8)", "another mesh"),
+        ("--config.mesh=(-1,0,1)", "devices"),
     ],
 )
 def test_rl_settings(flag, words, tmp_path):
-    rest = ("--config.group=2",) if "prompts_per_step" in flag else ()
-    line = refused(
-        train_rl.main, "--config", RL, "--workdir", tmp_path / "w", "--config.credit=released/own_prompt", flag, *rest
-    )
+    rest = ("--config.group=2",) if "prompts_per_step=3" in flag else ()
+    rest += ("--config.model.remat=none",) if "remat" in flag else ()
+    flags = ("--config", RL, "--workdir", tmp_path / "w", "--config.credit=released/own_prompt")
+    line = refused(train_rl.main, *flags, "--config.init=shapes-sft", flag, *rest)
     assert words in line
     assert not (tmp_path / "w").exists()
 
@@ -129,6 +154,22 @@ def test_sampling_flags(tmp_path):
     flags = ("--checkpoint", "shapes-rl", "--out", tmp_path, "--prompt", "a circle")
     assert "temperature" in refused(generate.main, *flags, "--temperature", 0)
     assert "top_p" in refused(generate.main, *flags, "--image-top-p", 1.5)
+
+
+@pytest.mark.parametrize("flag", ["--batch", "--samples", "--rounds"])
+@pytest.mark.parametrize("main", [generate.main, evaluate.main])
+def test_numbers_out_of_range(main, flag, tmp_path):
+    flags = ("--checkpoint", "shapes-rl", "--out", tmp_path / "out", flag, 0)
+    assert flag in refused(main, *flags, *(("--prompt", "a circle") if main is generate.main else ()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_of_something_else_are_left_alone(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.png").write_bytes(b"mine")
+    flags = ("--checkpoint", "shapes-rl", "--prompt", "a circle", "--samples", 1, "--rounds", 1)
+    assert "another --out" in refused(generate.main, *flags, "--out", tmp_path)
+    assert (tmp_path / "images" / "mine.png").read_bytes() == b"mine"
 
 
 def test_too_many_held_out_prompts(tmp_path):

@@ -12,7 +12,7 @@ LAYERS = [
     "errors sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
-    "introspect understand editing appraisal retention rollout scores sight storyboard loop cli __init__",
+    "introspect understand editing appraisal retention rollout scores self_judge sight storyboard loop cli __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
     "report reward_check",
@@ -23,7 +23,7 @@ SHARED = {
     ("evaluate", "generate"): {"add_sampling_flags", "sampling_of"},
     ("judge", "chat"): {"add_sampling_flags", "sampling_of"},
     ("train_rl", "report"): {"write"},
-    ("train_rl", "train_sft"): {"mesh_of", "trainable_leaves"},
+    ("train_rl", "train_sft"): {"configured", "mesh_of", "trainable_leaves"},
 }
 
 

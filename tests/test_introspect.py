@@ -5,11 +5,12 @@ drawn() is shared with test_rollout.py: three rounds for every row, whatever the
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 from test_batch import EOS, MODEL, NO, PAD, YES, I, params, processor, run, score
 
-from janus_jax import images, tokens
+from janus_jax import images, sharding, tokens
 from janus_jax.batch import Row, collate
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
@@ -52,6 +53,17 @@ def same(got, expected, rounds=None):
             atol = 5e-3 if levels.any() else 2e-4
             assert x.p_yes == pytest.approx(y.p_yes, abs=atol)
             np.testing.assert_allclose(x.reason_logps, y.reason_logps, atol=atol)
+
+
+def test_on_a_mesh():
+    """The pictures are those of one device."""
+    mesh = sharding.make_mesh(2, 2, 2)
+    places = sharding.param_shardings(params(), mesh, without=("fsdp",))
+    with jax.set_mesh(mesh):
+        got = introspect(
+            MODEL, jax.device_put(params(), places), processor(), PROMPTS, 4, 2, SAMPLING, batch=8, always=True
+        )
+    same(got, [Trajectory(t.prompt, t.sample, t.rounds[:2]) for t in drawn()])
 
 
 def test_fields():

@@ -383,7 +383,7 @@ CHAT = {"kind": "chat", "url": "http://judge.test/v1/", "model": "m"}
     "reward, words",
     [
         ({"kind": "magic"}, "config.reward.kind 'magic' is none of shapes, chat"),
-        ({"kind": "model"}, "still to come"),
+        ({"kind": "model"}, "train_rl alone"),
         ({"kind": "shapes", "ulr": "x"}, "unknown key config.reward.ulr"),
         ({"kind": 3}, "config.reward.kind is 3"),
         ("chat", "config.reward is 'chat'"),

@@ -76,7 +76,7 @@ def load(path) -> Groups:
             if "side" in file:
                 arrays["pixels"] = PictureFiles(arrays["pixels"], int(file["side"]))
             return Groups(**arrays)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes"
         ) from error

@@ -20,6 +20,7 @@ import numpy as np
 from janus_jax import tokens
 from janus_jax.batch import DESCRIBE, DRAW, REASON, REDRAW, VERDICT, Batch, Row, collate
 from janus_jax.data.cache import Groups
+from janus_jax.errors import UserError
 from janus_jax.shapes.text import QUESTION
 
 
@@ -69,11 +70,27 @@ class RowMaker:
         texts = np.unique(np.concatenate([groups.reasons, groups.captions]))
         # the most words that a row trains, with EOS
         self.longest = 1 + max(len(tokenizer.encode(str(text), bos=False)) for text in texts)
-        self.usable = np.array([p for p in range(len(groups)) if len(self.right[p]) and len(self.wrong[p])])
+        everything = np.arange(len(groups))
+        has_right, has_wrong, has_judged = (
+            np.array([len(pictures) > 0 for pictures in each], bool) for each in (self.right, self.wrong, self.judged)
+        )
+        # which prompts a task can use, by whether there are earlier rounds, which are wrong pictures
+        self.usable = {
+            ("draw", False): everything[has_right],
+            ("judge", False): everything[has_judged | has_wrong],
+            ("judge", True): everything[has_wrong],
+            ("redraw", True): everything[has_right & has_wrong],
+            ("describe", False): everything[np.diff(groups.start) > 0],
+        }
 
     def make(self, rng, task: str, earlier: int) -> Row:
-        """A random row of a task with so many earlier rounds."""
-        p = int(rng.choice(self.usable))
+        """A random row of a task with so many earlier rounds. Raises UserError where no prompt has the pictures."""
+        usable = self.usable.get((task, earlier > 0), ())
+        if not len(usable):
+            raise UserError(
+                f"no prompt of the cache has pictures for {task} with {earlier} earlier rounds: change config.buckets"
+            )
+        p = int(rng.choice(usable))
         if task == "describe":
             return self._describe(int(rng.choice(self.groups.pictures(p))))
         prompt = tokens.prompt_ids(self.tokenizer, str(self.groups.prompts[p]))
@@ -87,7 +104,8 @@ class RowMaker:
             self._add_picture(row, picture, task)
             row.add_text(self.think + self._reason(picture)[:-1] + self.next)
         if task == "judge":
-            picture = rng.choice(self.judged[p] if rng.random() < 0.5 else wrong)
+            sides = [side for side in (self.judged[p], wrong) if len(side)]
+            picture = rng.choice(sides[0] if rng.random() < 0.5 else sides[-1])
             self._add_picture(row, picture, task)
             row.add_text(self.think)
             reason = self._reason(picture)
@@ -156,9 +174,7 @@ class Steps:
             row = self.maker.make(rng, kind.task, kind.earlier)
             if len(row) <= length:
                 return row
-        raise ValueError(
-            f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it"
-        )
+        raise UserError(f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it")
 
 
 def steps(maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):

@@ -1,7 +1,7 @@
 """The picture tokenizer: VQ-16, a convolutional autoencoder with a codebook of unit vectors.
 
-    pixels f32[B,H,W,3] in [-1,1] --encode--> z f32[B,h,w,E] --quantize--> codes i32[B,I] --lookup-->
-    f32[B,I,E] zq f32[B,h,w,E] --decode_latents--> pixels f32[B,H,W,3], not clipped
+    pixels f32[B,H,W,3] in [-1,1] --encode--> z f32[B,h,w,E] --quantize--> codes i32[B,I] --lookup--> zq f32[B,I,E]
+    zq f32[B,h,w,E] --decode_latents--> pixels f32[B,H,W,3], not clipped
 
 Every level but the last halves the picture, so h = H / 2**(levels-1), and I = h*w codes run row by row.
 Latents and codebook rows are both scaled to unit length before the nearest row is looked for: the nearest row
@@ -15,6 +15,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from janus_jax.errors import UserError
 
 Array = jax.Array
 
@@ -42,10 +44,10 @@ class VQConfig:
         # A list, as JSON gives it, would make the configuration unhashable.
         object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
         if self.image_size % self.stride:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of the tokenizer's stride {self.stride}")
+            raise UserError(f"image_size {self.image_size} is not a multiple of the tokenizer's stride {self.stride}")
         for multiplier in self.channel_multipliers:
             if self.channels * multiplier % self.groups:
-                raise ValueError(f"{self.channels * multiplier} channels do not split into {self.groups} groups")
+                raise UserError(f"{self.channels * multiplier} channels do not split into {self.groups} groups")
 
     @property
     def stride(self) -> int:

@@ -4,7 +4,7 @@
 
 | key | kinds | |
 |---|---|---|
-| kind | all | "shapes" (the embedded world's verifier), "chat", "released", "weighted"; "model" is to come |
+| kind | all | "shapes" (the world's verifier), "model" (a copy of the policy), "chat", "released", "weighted" |
 | url | chat, released | chat: the base that ends in /v1; released: the address itself |
 | model | chat | the name under which the server serves it |
 | api_key_env | chat, released | the environment variable that holds the bearer token; "" = none |
@@ -27,7 +27,7 @@ from janus_jax.rewards import chat_endpoint, released_http, shapes, weighted
 from janus_jax.rewards.endpoint import Endpoint
 from janus_jax.rewards.judged import Judge
 
-KINDS = ("shapes", "chat", "released", "weighted")
+KINDS = ("shapes", "model", "chat", "released", "weighted")
 DEFAULTS = {
     "kind": "shapes",
     "url": "",
@@ -43,18 +43,26 @@ PLACE = "config.reward"
 
 
 def make_judge(
-    reward: ConfigDict | dict, place: str = PLACE, transport: httpx.AsyncBaseTransport | None = None
+    reward: ConfigDict | dict,
+    place: str = PLACE,
+    transport: httpx.AsyncBaseTransport | None = None,
+    own: Judge | None = None,
 ) -> Judge:
-    """The judge that `reward` describes; `place` is what its keys are called in messages. Nothing is asked yet. Raises
-    UserError, naming the key to change, for whatever does not describe a judge."""
+    """The judge that `reward` describes; `place` is what its keys are called in messages; own: the judge of kind
+    "model". Nothing is asked yet. Raises UserError, naming the key to change, for whatever does not describe a
+    judge."""
     settings = complete(reward, place)
     kind = settings["kind"]
     if kind == "shapes":
         return shapes.judge
+    if kind == "model":
+        if own is None:
+            raise UserError(f"{place}.kind='model' is the model in training, which train_rl alone has: use it there")
+        return own
     if kind == "weighted":
         return weighted.make_judge(
             [
-                (weight, make_judge(part, part_place, transport))
+                (weight, make_judge(part, part_place, transport, own))
                 for part_place, weight, part in parts_of(settings, place)
             ]
         )
@@ -90,10 +98,6 @@ def complete(reward: ConfigDict | dict, place: str = PLACE) -> dict:
         kinds = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(settings[key], kinds) or isinstance(settings[key], bool):
             raise UserError(f"{place}.{key} is {settings[key]!r}: give a value like {default!r}")
-    if settings["kind"] == "model":
-        raise UserError(
-            f"{place}.kind='model' (a frozen copy of the model) is still to come: {', '.join(KINDS)} are there"
-        )
     if settings["kind"] not in KINDS:
         raise UserError(f"{place}.kind {settings['kind']!r} is none of {', '.join(KINDS)}")
     for key, least in (("concurrency", 1), ("retries", 0)):

@@ -1,0 +1,138 @@
+"""The loop of a supervised stage: an interrupted training goes on as if it had not been."""
+
+import functools
+from types import SimpleNamespace
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_commands import refused
+
+from janus_jax.checkpoint import MANIFEST, Checkpoints
+from janus_jax.loop import AHEAD, fit
+from janus_jax.train_step import init_state, make_train_step
+
+STEPS = 7
+TX = optax.sgd(0.1, momentum=0.9)  # optax.adamw promotes dtypes implicitly, which the tests refuse
+
+
+class Stop:
+    """Becomes true after so many looks at it."""
+
+    def __init__(self, after=STEPS + 1):
+        self.left = after
+
+    def __bool__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@functools.cache
+def step():
+    return make_train_step(
+        lambda params, batch: params["w"] @ batch,
+        lambda outputs, batch: (jnp.sum(jnp.square(outputs - 1.0)), {}),
+        TX,
+        {"w": True},
+    )
+
+
+def initial():
+    return init_state({"w": jnp.arange(6.0).reshape(2, 3) / 10}, TX, {"w": True})
+
+
+def train(workdir, stop, watch=lambda number: None, more=lambda values: {}):
+    """Trains on batches that differ from step to step; watch(n) is called before the n-th step of this run, and
+    more(values) gives it further metrics."""
+    batches = grain.MapDataset.source(
+        [np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32) for i in range(STEPS)]
+    ).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), initial())
+    calls = iter(range(STEPS + 1))
+
+    def watched(state, batch):
+        watch(next(calls))
+        state, values = step()(state, batch)
+        return state, {**values, **more(values)}
+
+    config = SimpleNamespace(steps=STEPS, log_every=1, save_every=2)
+    return fit(workdir, "toy", initial(), watched, batches, jnp.asarray, config, abstract, stop)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_stopped_and_resumed(tmp_path, after):
+    """A signal saves; the resumed run sees the batches that were left, and ends in the very same state."""
+    straight, finished = train(tmp_path / "straight", Stop())
+    assert finished and int(straight.step) == STEPS
+    state, finished = train(tmp_path / "cut", Stop(after))
+    assert not finished and int(state.step) == after
+    state, finished = train(tmp_path / "cut", Stop())
+    assert finished
+    assert_equal(state, straight)
+    again, finished = train(tmp_path / "cut", Stop())  # nothing is left to do
+    assert finished
+    assert_equal(again, straight)
+
+
+def test_killed_and_resumed(tmp_path):
+    """A save counts soon after it, not only from the next save on: a kill costs one interval at most."""
+    straight, _ = train(tmp_path / "straight", Stop())
+
+    class Killed(BaseException):
+        pass
+
+    def watch(number):
+        if number == 5:
+            folder = tmp_path / "cut" / "checkpoints"
+            for _ in range(200):  # the save of step 4 is under way, that of step 2 has long been sealed
+                if (folder / "2" / MANIFEST).is_file():
+                    break
+            assert (folder / "2" / MANIFEST).is_file()
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", Stop(), watch)
+    (tmp_path / "cut" / "checkpoints" / "4" / MANIFEST).unlink(missing_ok=True)  # as if killed while saving
+    state, finished = train(tmp_path / "cut", Stop())
+    assert finished
+    assert_equal(state, straight)
+
+
+def test_few_steps_are_under_way_at_once(tmp_path):
+    """After a signal the steps under way have to end before the state can be saved."""
+    waited = []
+
+    class Pending(float):
+        def block_until_ready(self):
+            waited.append(int(self))
+            return self
+
+    started = iter(range(STEPS))
+
+    def more(values):
+        number = next(started)
+        assert waited == list(range(max(number - AHEAD, 0)))
+        return {"number": Pending(number)}
+
+    train(tmp_path, Stop(), more=more)
+
+
+def test_a_save_is_sealed_without_waiting_for_the_next(tmp_path):
+    with Checkpoints(tmp_path, "toy") as checkpoints:
+        checkpoints.save(1, {"state": initial()})
+        while not (tmp_path / "checkpoints" / "1" / MANIFEST).is_file():
+            checkpoints.poll()
+        assert checkpoints.latest() == 1
+
+
+def test_a_workdir_of_another_stage(tmp_path):
+    train(tmp_path, Stop(2))
+    assert "'toy', not 'rl'" in refused(lambda argv: Checkpoints(tmp_path, "rl"))
