@@ -36,8 +36,8 @@
 #   --dry-run             prints each command, quoted for the shell, and runs none
 #
 # What to know:
-# - `run` again with the same command takes up watching (Ctrl-C does not stop the job); every training resumes from its
-#   --workdir by itself, which therefore must outlive the VM: gs://BUCKET/... .
+# - `run` again with the same command takes up watching (Ctrl-C does not stop the job), or starts it again if it has
+#   ended. Every training resumes from its --workdir by itself, which therefore must outlive the VM: gs://BUCKET/... .
 # - The code travels as a `git archive` of HEAD by scp: works for private repositories, needs no remote and no key on
 #   the VM, and every host gets the same commit, after a preemption too. Uncommitted changes stay at home.
 # - On a VM that exists already, `setup` and `run` alone do. The job lives in ~/janus_jax_job there (tpu_worker.sh).
@@ -127,6 +127,9 @@ check() {
   if [[ -n "$type" ]]; then check_type; fi
 }
 
+# v4 and v5p come in hosts of four chips, and their names count cores, two a chip.
+are_whole_hosts() { ((10#$1 > 0 && 10#$1 % 8 == 0)); }
+
 # Names: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; runtimes: https://cloud.google.com/tpu/docs/runtimes
 check_type() {
   local default=""
@@ -134,17 +137,15 @@ check_type() {
     tpu7x* | v7* | ironwood*) refuse "--type '$type': TPU7x can only be had through GKE: launch/jobset.yaml" ;;
     v5e-*) refuse "--type '$type': a v5e slice is called v5litepod-${type#v5e-}" ;;
   esac
-  if [[ "$type" =~ ^v4-([0-9]+)$ ]]; then
+  if [[ "$type" =~ ^v4-([1-9][0-9]*)$ ]] && are_whole_hosts "${BASH_REMATCH[1]}"; then
     default=tpu-ubuntu2204-base
   elif [[ "$type" =~ ^v5litepod-(1|4|8|16|32|64|128|256)$ ]]; then
     default=v2-alpha-tpuv5-lite
-  elif [[ "$type" =~ ^v5p-([0-9]+)$ ]]; then
+  elif [[ "$type" =~ ^v5p-([1-9][0-9]*)$ ]] && are_whole_hosts "${BASH_REMATCH[1]}"; then
     default=v2-alpha-tpuv5
   elif [[ "$type" =~ ^v6e-(1|4|8|16|32|64|128|256)$ ]]; then
     default=v2-alpha-tpuv6e
   fi
-  # v4 and v5p come in whole hosts of four chips, eight cores.
-  if [[ "$type" =~ ^v(4|5p)- && ("${BASH_REMATCH[0]}" == "" || $((10#${type##*-} % 8)) -ne 0 || "${type##*-}" == 0) ]]; then default=""; fi
   if [[ -z "$default" ]]; then
     refuse "--type '$type' is unknown: v4-8, v5litepod-16, v5p-8, v6e-8 and the like; https://cloud.google.com/tpu/docs"
   fi
@@ -154,7 +155,7 @@ check_type() {
 # ---------------------------------------------------------------------------------------------------- gcloud
 
 ANSWER="" KIND="" WHY="" STATE="" OUTCOME="" # what the functions below hand back: $() would lose an exit
-scratch="" creating=0 archive=""
+scratch="" creating=0 watching=0
 
 fail() { # MESSAGE: one line, status 1; what gcloud said is kept
   local hint=""
@@ -169,9 +170,14 @@ fail() { # MESSAGE: one line, status 1; what gcloud said is kept
 
 leave() {
   local status=$?
-  if ((creating && (status == 130 || status == 143))); then say "stopped while creating: $name may exist and cost money. To delete it: $(again delete)"; fi
+  if ((status == 130 || status == 143)); then
+    if ((creating)); then
+      say "stopped while creating: $name may exist and cost money; to delete it: $(again delete)"
+    elif ((watching)); then
+      say "no longer watching; the job goes on: the same command watches again, $(again logs), $(again delete)"
+    fi
+  fi
   rm -rf -- "$scratch"
-  if [[ -n "$archive" ]]; then rm -f -- "$archive"; fi
 }
 
 # ARGS quoted so that a shell reads them back; only what needs quotes gets them.
@@ -248,6 +254,9 @@ need_gcloud() {
 }
 
 pause() { if ((!dry)); then sleep "$poll"; fi; }
+
+# Of what has happened; in a dry run nothing has.
+tell() { if ((!dry)); then say "$@"; fi; }
 
 # STATE of the `tpu-vm` or of the `queued-resources` of that name; ABSENT where there is none. A dry run takes $2.
 # https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm/describe (and .../queued-resources/describe)
@@ -398,7 +407,7 @@ bring_up() {
     creating=1
     if order && await; then
       creating=0
-      say "$name is there: $type, runtime $runtime${price:+, ${price#--}}"
+      tell "$name is there: $type, runtime $runtime${price:+, ${price#--}}"
       return
     fi
     why="$WHY" kind="$KIND"
@@ -413,8 +422,11 @@ bring_up() {
   done
 }
 
-create() {
+check_create() {
   [[ -n "$type" ]] || refuse "which TPU? --type v5litepod-16, v5p-8, v6e-8, ... (or export ACCELERATOR_TYPE=...)"
+}
+
+create() {
   if ((queued)); then look_or_fail queued-resources ABSENT; else look_or_fail tpu-vm ABSENT; fi
   case "$STATE" in
     ABSENT) bring_up ;;
@@ -478,8 +490,8 @@ settle() {
 
 # The commit $commit, to every worker. Status 75: preempted.
 copy_code() {
-  local status=0
-  archive="${TMPDIR:-/tmp}/janus_jax_code.tar.gz"
+  local status=0 archive="$scratch/janus_jax_code.tar.gz"
+  if ((dry)); then archive="${TMPDIR:-/tmp}/janus_jax_code.tar.gz"; fi # one that a reader of the commands can use
   do_it git -C "$ROOT" archive --format=tar.gz --prefix=code/ --output="$archive" "$commit" ||
     fail "git archive failed: $(last_error)"
   # https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm/scp
@@ -490,7 +502,7 @@ copy_code() {
     settle "$status" "the set-up failed"
     return "$status"
   fi
-  say "$name has commit ${commit:0:12} installed"
+  tell "$name has commit ${commit:0:12} installed"
 }
 
 find_commit() {
@@ -513,7 +525,13 @@ check_command() {
   ((${#command[@]})) || refuse "what to run? ... -- python -m janus_jax.train_sft --config configs/NAME.py --workdir gs://BUCKET/DIR"
   for word in "${command[@]}"; do
     if ((next)); then workdir="$word" next=0; fi
-    case "$word" in --workdir) next=1 ;; --workdir=*) workdir="${word#*=}" ;; esac
+    case "$word" in
+      --workdir) next=1 ;;
+      --workdir=*) workdir="${word#*=}" ;;
+      --dry-run | --delete-on-finish | --detach | --spot | --queued)
+        refuse "$word stands behind the -- and would go to the command: tpu.sh's own options go before it"
+        ;;
+    esac
   done
   case "$workdir" in
     "" | gs://*) ;;
@@ -527,7 +545,7 @@ check_command() {
 # What the workers' lines in ANSWER come to, the worst first: one dead worker drags the others down with errors.
 summarise() {
   if ((dry)); then
-    OUTCOME=finished
+    if [[ "$OUTCOME" == again ]]; then OUTCOME=running; else OUTCOME=finished; fi
   elif grep -Eq '^janus_job (lost|terminated) ' <<<"$ANSWER"; then
     OUTCOME=interrupted
   elif grep -Eq '^janus_job exited [1-9]' <<<"$ANSWER"; then
@@ -572,7 +590,7 @@ start_job() {
   esac
   # After a preemption the new VM gets the commit that this one had, not what HEAD has become meanwhile.
   if ((!dry)); then commit="$(awk '$1 == "janus_job" { print $5; exit }' <<<"$ANSWER")"; fi
-  say "started on $name; $(again logs) --follow"
+  tell "started on $name; $(again logs) --follow"
 }
 
 begin_again() {
@@ -586,9 +604,9 @@ begin_again() {
 finish() { # MESSAGE of the end
   if ((delete_on_finish)); then
     remove_or_fail
-    say "$1; $name is deleted"
+    tell "$1; $name is deleted"
   else
-    say "$1; $name goes on costing money: $(again delete)"
+    tell "$1; $name goes on costing money: $(again delete)"
   fi
 }
 
@@ -605,14 +623,13 @@ give_up() { # the command failed by itself
 
 run_job() {
   local left=$retries
-  check_command
   OUTCOME=again
   if is_gone; then
     OUTCOME=preempted
   elif [[ "$STATE" == ABSENT ]]; then
     fail "$name is not in $zone: $(again create), then setup"
   fi
-  trap 'say "no longer watching; the job goes on: the same command watches again, $(again logs), $(again delete)"; exit 130' INT
+  watching=1
   while :; do
     case "$OUTCOME" in
       again)
@@ -696,10 +713,7 @@ trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-case "$action" in
-  create) [[ -n "$type" ]] || create ;; # refuses
-  run) check_command ;;
-esac
+case "$action" in create) check_create ;; run) check_command ;; esac
 need_gcloud
 case "$action" in
   create) create ;;
@@ -709,6 +723,6 @@ case "$action" in
   status) show_status ;;
   delete)
     remove_or_fail
-    say "$name is deleted"
+    tell "$name is deleted"
     ;;
 esac
