@@ -203,7 +203,7 @@ do_it() {
     printf '\n' >&3
     return
   fi
-  ANSWER="$("$@" 2>"$scratch/errors" </dev/null)" || status=$?
+  ANSWER="$("$@" 2>"$scratch/errors" 3>&- 4>&- </dev/null)" || status=$?
   {
     printf '$ %s\n' "$(quote "$@")"
     cat -- "$scratch/errors"
@@ -364,7 +364,7 @@ await_vm() {
 
 # The one case in which something stays on purpose: the place in the queue is worth something.
 in_time() {
-  if ((SECONDS - asked <= longest)); then return; fi
+  if ((SECONDS - asked < longest)); then return; fi
   fail "$name is still $STATE after $longest s and stays so: the same create waits on; to give up: $(again delete)"
 }
 

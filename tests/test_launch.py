@@ -21,8 +21,16 @@ GOLDENS = Path(__file__).parent / "goldens_launch"
 WHERE = ["--name", "janus", "--zone", "us-west4-a"]
 TRAIN = ["--", "python", "-m", "janus_jax.train_sft", "--config", "configs/x.py", "--workdir", "gs://bucket/sft"]
 TRAIN += ["--config.mesh=(-1,4,1)", "--config.title=it's one"]
+NOTHING = ""
+
+
+def failing(message, status=1):
+    return f"stderr={message}\tstatus={status}"
+
+
 QUOTA = "ERROR: (gcloud.compute.tpus.tpu-vm.create) Quota limit 'TPUV5sLitepodPerProjectPerZone' has been exceeded."
 FULL = 'ERROR: (gcloud.compute.tpus.tpu-vm.create) There is no more capacity in the zone "us-west4-a"; try another'
+REFUSED = failing("SSH: Attempting to connect to worker 0...\\nssh: connect to host 1.2.3.4: Connection refused", 255)
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +43,7 @@ def checkout(tmp_path_factory):
             "find_python() { printf 'python3\\n'; }\n"
             'setup() { [[ ! -e "$HOME/broken" ]] || { say "pip could not install the package"; exit 1; }\n'
             '  mkdir -p "$ROOT/.venv/bin"\n'
-            f"  printf '#!/bin/sh\\nexec {sys.executable} \"$@\"\\n' >\"$ROOT/.venv/bin/python\"\n"
+            f'  printf \'#!/bin/sh\\nexec {sys.executable} "$@"\\n\' >"$ROOT/.venv/bin/python"\n'
             '  chmod +x "$ROOT/.venv/bin/python"; }\n'
         )
     git = ["git", "-C", str(repo), "-c", "user.name=x", "-c", "user.email=x@example.com"]
@@ -48,10 +56,9 @@ class Cloud:
     def __init__(self, checkout, folder):
         self.checkout, self.stub, self.temporary = checkout, folder / "stub", folder / "tmp"
         bin = folder / "bin"
-        for path in (self.stub, self.temporary, bin):
+        for path in (self.stub, self.stub / "events", self.temporary, bin):
             path.mkdir()
-        stub = Path(__file__).parent / "stub_gcloud.py"
-        (bin / "gcloud").write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {stub} "$@"\n')
+        shutil.copy(Path(__file__).parent / "stub_gcloud.sh", bin / "gcloud")
         (bin / "hostname").write_text("#!/bin/sh\necho $WORKER\n")
         for path in bin.iterdir():
             path.chmod(0o755)
@@ -86,7 +93,11 @@ class Cloud:
         return lines[-1]
 
     def script(self, **events):
-        (self.stub / "script.json").write_text(json.dumps({k.replace("__", ":"): v for k, v in events.items()}))
+        """What happens at the next calls of a kind, e.g. ssh_state=[NOTHING, "preempt"]; see stub_gcloud.sh."""
+        for path in (self.stub / "events").iterdir():
+            path.unlink()
+        for kind, lines in events.items():
+            (self.stub / "events" / kind.replace("_", "-")).write_text("".join(line + "\n" for line in lines))
 
     def set(self, name, text):
         (self.stub / name).write_text(text)
@@ -218,13 +229,13 @@ def test_no_gcloud_and_not_logged_in(cloud, tmp_path):
     for tool in ("bash", "basename", "cat", "dirname", "grep", "mktemp", "rm", "sed"):
         (tools / tool).symlink_to(shutil.which(tool))
     assert "install it" in cloud.refused(2, "status", *WHERE, PATH=str(tools))
-    cloud.script(auth=[{"status": 0}])
+    cloud.script(auth=["status=0"])
     assert "gcloud auth login" in cloud.refused(2, "status", *WHERE)
-    expired = "ERROR: There was a problem refreshing auth tokens: Reauthentication failed. Please run: gcloud auth login"
-    cloud.script(describe__vm=[{"status": 1, "stderr": expired}])
+    expired = "ERROR: There was a problem refreshing your current auth tokens: Reauthentication failed."
+    cloud.script(describe_vm=[failing(expired)])
     assert "gcloud auth login" in cloud.refused(2, "create", *WHERE, "--type", "v6e-1")
     unset = "ERROR: (gcloud.x) The required property [project] is not currently set."
-    cloud.script(describe__vm=[{"status": 1, "stderr": unset}])
+    cloud.script(describe_vm=[failing(unset)])
     assert "--project" in cloud.refused(2, "create", *WHERE, "--type", "v6e-1")
 
 
@@ -254,7 +265,7 @@ def test_life_cycle(cloud, queued, tmp_path):
     cloud.ok("run", *WHERE, "--detach", *shell(job))
     assert "another command" in cloud.refused(1, "run", *WHERE, *shell("true"))
     assert "a job is running here" in cloud.refused(1, "setup", *WHERE)
-    cloud.script(ssh__state=[None, {"touch": str(go)}])
+    cloud.script(ssh_state=[NOTHING, f"touch={go}"])
     cloud.ok("run", *WHERE, *shell(job))
     log = cloud.ok("logs", *WHERE, "--worker", "1").stdout
     assert log.count("hello from host-w1") == 1 and f"on {commit}" in log and "ended: 0" in log
@@ -264,12 +275,12 @@ def test_life_cycle(cloud, queued, tmp_path):
     assert cloud.state("vm") is None and cloud.state("qr") is None
     assert "VM janus: ABSENT" in cloud.ok("status", *WHERE).stdout
     cloud.ok("delete", *WHERE)  # nothing there: that is what was asked for
-    assert not list(cloud.temporary.iterdir())
+    assert len(list(cloud.temporary.iterdir())) == 2, "gcloud's words are kept of the two failures, else nothing"
 
 
 def test_a_second_create_makes_nothing(ready):
     ready.ok("create", *WHERE, "--type", "v6e-1")
-    assert len(ready.calls("create")) == 1
+    assert len(ready.calls(" create ")) == 1
     assert "nothing is created" in ready.run.stderr
 
 
@@ -322,7 +333,7 @@ def test_local_workdir_is_warned_of(ready):
 
 
 def test_quota(cloud):
-    cloud.script(create=[{"status": 1, "stderr": QUOTA}])
+    cloud.script(create=[failing(QUOTA)])
     line = cloud.refused(1, "create", *WHERE, "--type", "v5litepod-16")
     assert "quota" in line and "iam-admin/quotas" in line and "nothing is left" in line
     assert len(cloud.calls("create")) == 1, "more quota does not come by asking again"
@@ -332,47 +343,44 @@ def test_quota(cloud):
 
 def test_quota_of_a_queued_resource(cloud):
     cloud.set("reason", "Quota limit 'TPUV6EPreemptiblePerProjectPerRegionForTPUAPI' has been exceeded.")
-    cloud.script(describe__qr=[None, {"qr": "FAILED"}])
+    cloud.script(describe_qr=[NOTHING, "qr=FAILED"])
     assert "iam-admin/quotas" in cloud.refused(1, "create", *WHERE, "--type", "v6e-8", "--queued")
     assert cloud.state("qr") is None and cloud.state("vm") is None
 
 
 def test_no_capacity(cloud):
-    full = {"status": 1, "stderr": FULL}
-    cloud.script(create=[full, full])
+    cloud.script(create=[failing(FULL)] * 2)
     cloud.ok("create", *WHERE, "--type", "v5litepod-16")
     assert len(cloud.calls("tpu-vm create")) == 3
     cloud.ok("delete", *WHERE)
-    cloud.script(create=[full] * 9)
+    cloud.script(create=[failing(FULL)] * 9)
     line = cloud.refused(1, "create", *WHERE, "--type", "v5litepod-16", "--tries", "2")
     assert "2 tries" in line and "--queued" in line
     assert len(cloud.calls("tpu-vm create")) == 5
 
 
 def test_waits_in_the_queue(cloud):
-    waiting = [None, {"qr": "WAITING_FOR_RESOURCES"}, {"qr": "PROVISIONING"}, {"qr": "ACTIVE"}]
-    cloud.script(describe__qr=waiting)
+    cloud.script(describe_qr=[NOTHING, "qr=WAITING_FOR_RESOURCES", "qr=PROVISIONING", "qr=ACTIVE"])
     cloud.ok("create", *WHERE, "--type", "v5litepod-16", "--queued")
     assert "WAITING_FOR_RESOURCES" in cloud.run.stderr and "PROVISIONING" in cloud.run.stderr
     cloud.ok("delete", *WHERE)
-    cloud.script(describe__qr=[None, {"qr": "WAITING_FOR_RESOURCES"}])
-    line = cloud.refused(1, "create", *WHERE, "--type", "v5litepod-16", "--queued", "--poll", "1", "--wait", "0")
+    cloud.script(describe_qr=[NOTHING, "qr=WAITING_FOR_RESOURCES"])
+    line = cloud.refused(1, "create", *WHERE, "--type", "v5litepod-16", "--queued", "--wait", "0")
     assert "waits on" in line and "launch/tpu.sh delete" in line
     assert cloud.state("qr") == "WAITING_FOR_RESOURCES", "the place in the queue is kept"
 
 
 @pytest.mark.parametrize("queued", [[], ["--queued"]], ids=["direct", "queued"])
 def test_preempted_while_creating(cloud, queued):
-    kind = "describe__qr" if queued else "describe__vm"
-    cloud.script(**{kind: [None, {"preempt": True}]})
+    kind = "describe_qr" if queued else "describe_vm"
+    cloud.script(**{kind: [NOTHING, "preempt"]})
     cloud.ok("create", *WHERE, "--type", "v5litepod-16", "--spot", *queued)
     assert cloud.state("vm") == "READY" and "preempted" in cloud.run.stderr
     assert len(cloud.calls(" create ")) == 2 and len(cloud.calls(" delete ")) == 1
 
 
 def test_half_created_and_not_deletable(cloud):
-    stuck = {"status": 1, "stderr": "ERROR: internal error"}
-    cloud.script(create=[{"vm": "CREATING", "status": 1, "stderr": QUOTA}], delete=[stuck] * 3)
+    cloud.script(create=["vm=CREATING\t" + failing(QUOTA)], delete=[failing("ERROR: internal error")] * 3)
     line = cloud.refused(1, "create", *WHERE, "--type", "v5litepod-16")
     assert "could not be deleted" in line and "launch/tpu.sh delete --name janus --zone us-west4-a" in line
     cloud.ok("delete", *WHERE)
@@ -390,7 +398,7 @@ def test_preempted_while_running(cloud, queued, tmp_path):
     cloud.set("hosts", "2")
     cloud.ok("create", *flags)
     cloud.ok("setup", *WHERE)
-    cloud.script(ssh__state=[None, {"preempt": True}])
+    cloud.script(ssh_state=[NOTHING, "preempt"])
     cloud.ok("run", *flags, "--delete-on-finish", *resumable(tmp_path))
     assert [(tmp_path / f"starts-host-w{i}").read_text() for i in (0, 1)] == ["x\n" * 2] * 2
     assert len(cloud.calls(" create ")) == 2 and len(cloud.calls("tpu_worker.sh setup")) == 2
@@ -398,7 +406,7 @@ def test_preempted_while_running(cloud, queued, tmp_path):
 
 
 def test_preempted_once_too_often(ready, tmp_path):
-    ready.script(ssh__state=[{"preempt": True}, {"preempt": True}])
+    ready.script(ssh_state=["preempt", "preempt"])
     line = ready.refused(1, "run", *WHERE, "--type", "v5litepod-16", "--retries", "1", *shell("sleep 100"))
     assert "--retries 1 are used up" in line and "delete" in line
     assert len(ready.calls(" create ")) == 2
@@ -413,7 +421,6 @@ def test_a_machine_that_ends_with_sigterm_is_no_finish(ready, tmp_path):
     ready.ok("run", *WHERE, "--detach", *shell(polite + "while :; do sleep 0.05; done"))
     for pid in ready.stub.glob("w*/janus_jax_job/pid"):
         os.kill(int(pid.read_text()), signal.SIGTERM)
-    ready.script(describe__vm=[None])
     ready.ok("run", *WHERE, *shell(polite + "while :; do sleep 0.05; done"))
     assert "interrupted" in ready.run.stderr or "terminated" not in ready.run.stderr
     assert (tmp_path / "starts").read_text() == "x\n" * 4
@@ -429,15 +436,13 @@ def test_lost_without_a_trace(ready, tmp_path):
 
 
 def test_ssh_refused_twice_then_fine(ready):
-    refused = {"status": 255, "stderr": "SSH: Attempting to connect to worker 0...\nssh: Connection refused"}
-    ready.script(scp=[refused, refused], ssh=[refused, refused])
+    ready.script(scp=[REFUSED] * 2, ssh=[REFUSED] * 2)
     ready.ok("setup", *WHERE)
     assert ready.run.stderr.count("does not answer") == 4
 
 
 def test_ssh_refused_for_good(ready):
-    refused = {"status": 255, "stderr": "SSH: Attempting to connect to worker 0...\nssh: Connection refused"}
-    ready.script(ssh=[refused] * 9)
+    ready.script(ssh=[REFUSED] * 9)
     line = ready.refused(1, "run", *WHERE, *shell("true"))
     assert "ssh of janus does not answer after 3 tries" in line and "launch/tpu.sh delete" in line
     assert len(ready.calls(" start ")) == 3
