@@ -405,9 +405,10 @@ bring_up() {
   local turn why kind
   for ((turn = 1; ; turn++)); do
     creating=1
+    tell "asking for $name: $type, runtime $runtime${price:+, ${price#--}}, $zone"
     if order && await; then
       creating=0
-      tell "$name is there: $type, runtime $runtime${price:+, ${price#--}}"
+      tell "$name is there"
       return
     fi
     why="$WHY" kind="$KIND"
@@ -448,6 +449,7 @@ create() {
 # preempted. gcloud itself tries each worker ten times; 1 and 255 are its own and ssh's failures.
 reach() {
   local turn status
+  silent=ssh
   for ((turn = 1; ; turn++)); do
     status=0
     do_it "$@" || status=$?
@@ -494,6 +496,8 @@ copy_code() {
   if ((dry)); then archive="${TMPDIR:-/tmp}/janus_jax_code.tar.gz"; fi # one that a reader of the commands can use
   do_it git -C "$ROOT" archive --format=tar.gz --prefix=code/ --output="$archive" "$commit" ||
     fail "git archive failed: $(last_error)"
+  tell "copying commit ${commit:0:12} to every host and installing it: some minutes on a fresh VM"
+  # The worker's half is that of this tree, as this half is: the two have to fit.
   # https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm/scp
   reach gcloud compute tpus tpu-vm scp "$archive" "$ROOT/launch/tpu_worker.sh" "$name:" "${where[@]}" --worker=all \
     ${ssh_flags[@]+"${ssh_flags[@]}"} --quiet || status=$?
@@ -543,9 +547,9 @@ check_command() {
 }
 
 # What the workers' lines in ANSWER come to, the worst first: one dead worker drags the others down with errors.
-summarise() {
-  if ((dry)); then
-    if [[ "$OUTCOME" == again ]]; then OUTCOME=running; else OUTCOME=finished; fi
+summarise() { # ACTION of tpu_worker.sh that they answer
+  if ((dry)); then # nothing there, then started, then finished
+    case "$1/$OUTCOME" in start/*) OUTCOME=running ;; state/running) OUTCOME=finished ;; *) OUTCOME=none ;; esac
   elif grep -Eq '^janus_job (lost|terminated) ' <<<"$ANSWER"; then
     OUTCOME=interrupted
   elif grep -Eq '^janus_job exited [1-9]' <<<"$ANSWER"; then
@@ -567,7 +571,7 @@ attend() { # WORDS of tpu_worker.sh
   local status=0
   on_all bash tpu_worker.sh "$@" || status=$?
   if ((status)); then settle "$status" "the workers did not obey"; fi
-  if ((status == 75)); then OUTCOME=preempted; else summarise; fi
+  if ((status == 75)); then OUTCOME=preempted; else summarise "$1"; fi
 }
 
 watch_job() {
@@ -582,7 +586,21 @@ watch_job() {
   fi
 }
 
+# Before a start: what an earlier one left. A host that is started while another still runs would wait for it in vain.
+clear_workers() {
+  attend state
+  if ((dry)) || ! grep -q '^janus_job running ' <<<"$ANSWER"; then return; fi
+  if grep -Eq '^janus_job (lost|terminated|none|exited [1-9])' <<<"$ANSWER"; then
+    tell "only some hosts of $name still run the job: stopping it there"
+    attend stop
+  elif grep -q '^janus_job exited 0 ' <<<"$ANSWER"; then
+    watch_job
+  fi
+}
+
 start_job() {
+  clear_workers
+  if [[ "$OUTCOME" == preempted ]]; then return; fi
   attend start "${command[@]}"
   case "$OUTCOME" in
     preempted) return ;;
@@ -643,7 +661,7 @@ run_job() {
         if ((left == 0)); then fail "$name was $OUTCOME and --retries $retries are used up; what is left of it: $(again status), $(again delete)"; fi
         left=$((left - 1))
         say "$name was $OUTCOME: going on, $left more times if need be"
-        if [[ "$OUTCOME" == preempted ]]; then begin_again; fi
+        if [[ "$OUTCOME" == preempted ]]; then begin_again; fi # an interrupted one is cleared by start_job
         OUTCOME=again
         ;;
       *) fail "the job on $name is gone (someone else set the VM up again?): $(again status)" ;;

@@ -6,7 +6,8 @@
 #   tpu_worker.sh logs LINES [follow]
 #   tpu_worker.sh stop               SIGTERM, so that a training saves, and SIGKILL to what is left after two minutes
 # STATE: none, running, exited (STATUS is the command's), terminated (by a signal to the whole machine), lost (it ended
-# without a trace: a reboot, or out of memory). Everything lies in ~/janus_jax_job: code/ log command status commit.
+# without a trace: a reboot, or out of memory). Everything lies in ~/janus_jax_job: code/ log command status commit pid
+# group.
 # Its own refusals end with 4 to 6: gcloud and ssh end with 1, 2, 127 or 255 when they mean themselves.
 set -euo pipefail
 
@@ -102,39 +103,51 @@ start() {
 
 # Runs the command and records how it ended.
 supervise() {
-  local child="" status=0 terminated=0
+  local child="" status=0 terminated=0 turn
   exec 9>"$JOB/lock"
   flock --wait 5 9 # not --nonblock: someone may be asking just now
   printf '%s' "$$" >"$JOB/pid"
   # A preemption or a maintenance event ends the machine with SIGTERM to everyone. The training then saves and leaves
   # with 0, which must not read as finished.
-  trap 'terminated=1; if [[ -n "$child" ]]; then kill -TERM "$child" 2>/dev/null || true; fi' TERM
+  trap 'terminated=1; if [[ -n "$child" ]]; then kill -TERM -- "-$child" 2>/dev/null || true; fi' TERM
   cd -- "$CODE"
   export PATH="$CODE/.venv/bin:$PATH" PYTHONUNBUFFERED=1 JANUS_COMMIT
   JANUS_COMMIT="$(recorded commit "")"
+  set -m # the command gets a process group of its own, so that signals reach what it starts, too
   "$@" &
   child=$!
+  set +m
+  printf '%s' "$child" >"$JOB/group"
   while :; do # the trap ends `wait` before the child has ended
     status=0
     wait "$child" || status=$?
     if ! kill -0 "$child" 2>/dev/null; then break; fi
   done
-  if ((terminated)); then status=terminated; fi
+  if ((terminated)); then
+    status=terminated
+    # The command may have been a shell, which dies at once, around a training that is still saving.
+    for ((turn = 0; turn < 200; turn++)); do
+      if ! kill -0 -- "-$child" 2>/dev/null; then break; fi
+      sleep 0.5
+    done
+  fi
+  kill -KILL -- "-$child" 2>/dev/null || true # what it left behind would hold the TPU
   printf '== %s ended: %s\n' "$(date -u +%FT%TZ)" "$status"
   printf '%s' "$status" >"$JOB/status.new"
   mv -- "$JOB/status.new" "$JOB/status"
 }
 
 stop() {
-  local pid turn
-  pid="$(recorded pid "")"
-  if is_running && [[ -n "$pid" ]]; then
-    kill -TERM "$pid" 2>/dev/null || true
+  local pid group turn
+  pid="$(recorded pid "")" group="$(recorded group "")"
+  if is_running && [[ -n "$pid" && -n "$group" ]]; then
+    # Where the supervisor was killed, the command itself is told.
+    kill -TERM "$pid" 2>/dev/null || kill -TERM -- "-$group" 2>/dev/null || true
     for ((turn = 0; turn < 240; turn++)); do
       if ! is_running; then break; fi
       sleep 0.5
     done
-    if is_running; then kill -KILL -- "-$pid" 2>/dev/null || true; fi # setsid made it the leader of its group
+    if is_running; then kill -KILL -- "$pid" "-$group" 2>/dev/null || true; fi
   fi
   report
 }

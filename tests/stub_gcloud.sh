@@ -19,9 +19,9 @@ end() { # STATUS [MESSAGE]
 broken() { end 99 "stub_gcloud.sh: $*"; } # tpu.sh has done what it never should
 
 kill_jobs() {
-  local pid
-  for pid in "$STUB"/w*/janus_jax_job/pid; do
-    if [[ -f "$pid" ]]; then kill -KILL -- "-$(<"$pid")" 2>/dev/null || true; fi
+  local job
+  for job in "$STUB"/w*/janus_jax_job; do
+    if [[ -f "$job/group" ]]; then kill -KILL -- "$(<"$job/pid")" "-$(<"$job/group")" 2>/dev/null || true; fi
   done
 }
 
