@@ -4,8 +4,8 @@
 #   w0, w1, ...     the homes of the workers: ssh runs the remote command there, scp copies into them
 #   hosts, down     how many workers a new VM has; the numbers of those that do not answer
 #   events/KIND     a line for each coming call of that kind: what happens then, nothing if it is empty. Fields, with
-#                   tabs between: vm=STATE, qr=STATE, touch=FILE, preempt, stderr=TEXT, status=N; with a status the
-#                   call ends there. A KIND is auth, create, delete, describe-vm, describe-qr, scp, ssh, or
+#                   tabs between: vm=STATE, qr=STATE, touch=FILE, preempt, shutdown (SIGTERM to all), stderr=TEXT,
+#                   status=N; with a status the call ends there. A KIND is auth, create, delete, describe-vm, describe-qr, scp, ssh, or
 #                   ssh-ACTION of tpu_worker.sh
 #   calls           every call, a line each
 # In bash, because a test makes dozens of calls. The messages are those of gcloud 528.0.0's source, or from bug reports.
@@ -18,15 +18,15 @@ end() { # STATUS [MESSAGE]
 
 broken() { end 99 "stub_gcloud.sh: $*"; } # tpu.sh has done what it never should
 
-kill_jobs() {
+kill_jobs() { # SIGNAL
   local job
   for job in "$STUB"/w*/janus_jax_job; do
-    if [[ -f "$job/group" ]]; then kill -KILL -- "$(<"$job/pid")" "-$(<"$job/group")" 2>/dev/null || true; fi
+    if [[ -f "$job/group" ]]; then kill "-$1" -- "$(<"$job/pid")" "-$(<"$job/group")" 2>/dev/null || true; fi
   done
 }
 
 remove_vm() {
-  kill_jobs
+  kill_jobs KILL
   rm -rf -- "$STUB"/w[0-9]* "$STUB/vm"
 }
 
@@ -44,6 +44,7 @@ play() { # KIND
   for field in ${fields[@]+"${fields[@]}"}; do
     case "$field" in
       preempt) preempt ;;
+      shutdown) kill_jobs TERM ;;
       vm=* | qr=*) printf '%s' "${field#*=}" >"$STUB/${field%%=*}" ;;
       touch=*) : >"${field#*=}" ;;
       stderr=*) printf '%b\n' "${field#*=}" >&2 ;;

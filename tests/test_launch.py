@@ -206,7 +206,7 @@ def test_gcloud_knows_the_flags(cloud, tmp_path):
         (["create", *WHERE], "--type"),
         (["create", *WHERE, "--type", "v9-8"], "v5litepod-16"),
         (["create", *WHERE, "--type", "v4-12"], "unknown"),
-        (["create", *WHERE, "--type", "v5e-16"], "v5litepod-16"),
+        (["create", *WHERE, "--type", "v5e-16"], "is called v5litepod-16"),
         (["create", *WHERE, "--type", "tpu7x-8"], "jobset.yaml"),
         (["create", *WHERE, "--type", "v6e-1", "--spot", "--reserved"], "exclude"),
         (["create", "--name", "a", "--zone", "us-west4", "--type", "v6e-1"], "no zone"),
@@ -431,14 +431,52 @@ def test_preempted_once_too_often(ready, tmp_path):
     assert "without --type" in line
 
 
-def test_a_machine_that_ends_with_sigterm_is_no_finish(ready, tmp_path):
-    """The trainings save at SIGTERM and leave with 0; the VM says READY for a while after it."""
-    polite = f'trap "exit 0" TERM; echo x >>{tmp_path}/starts; [ "$(wc -l <{tmp_path}/starts)" -gt 2 ] && exit; '
-    ready.ok("run", *WHERE, "--detach", *shell(polite + "while :; do sleep 0.05; done"))
-    for pid in ready.stub.glob("w*/janus_jax_job/pid"):
-        os.kill(int(pid.read_text()), signal.SIGTERM)
-    ready.ok("run", *WHERE, *shell(polite + "while :; do sleep 0.05; done"))
-    assert (tmp_path / "starts").read_text() == "x\n" * 4
+def test_a_machine_that_ends_is_no_finish(ready, tmp_path):
+    """The trainings save at SIGTERM and leave with 0, and the VM says READY for a while after it."""
+    starts = f"{tmp_path}/starts-$WORKER"
+    job = f'trap "exit 0" TERM; echo x >>{starts}; [ "$(wc -l <{starts})" -gt 1 ] || while :; do sleep 0.05; done'
+    ready.script(ssh_state=[NOTHING, NOTHING, "shutdown"])
+    ready.ok("run", *WHERE, *shell(job))
+    assert "janus was interrupted: going on, 4 more times" in ready.run.stderr
+    assert (tmp_path / "starts-host-w0").read_text() == "x\n" * 2
+
+
+def test_a_dying_machine_says_ready(ready, tmp_path):
+    """The command has failed and the VM is READY; a look later it is preempted, which was the reason."""
+    starts = f"{tmp_path}/starts-$WORKER"
+    job = f'echo x >>{starts}; [ "$(wc -l <{starts})" -gt 1 ]'
+    ready.script(describe_vm=[NOTHING, "preempt"])
+    ready.ok("run", *WHERE, "--type", "v5litepod-16", *shell(job))
+    assert (tmp_path / "starts-host-w1").read_text() == "x\n" * 2
+
+
+def test_stop_lets_a_wrapped_training_save(ready, tmp_path):
+    """A shell dies at SIGTERM at once, the training in it saves first."""
+    inner = f'trap "sleep 1; echo saved >{tmp_path}/saved; exit 0" TERM; while :; do sleep 0.05; done'
+    job = f"[ $WORKER = host-w0 ] || exit 3; bash -c {shlex.quote(inner)}; echo never"
+    ready.refused(1, "run", *WHERE, *shell(job))
+    assert (tmp_path / "saved").exists()
+
+
+def test_the_commit_is_kept_after_a_preemption(ready, tmp_path):
+    """HEAD may have moved on while the job runs; the new VM gets what the old one had."""
+    git = ["git", "-C", str(ready.checkout)]
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    ready.script(ssh_state=[NOTHING, "preempt"])
+    me = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    subprocess.run([*git, *me, "commit", "-q", "--allow-empty", "-m", "next"], check=True)
+    try:
+        ready.ok("run", *WHERE, "--type", "v5litepod-16", *resumable(tmp_path))
+    finally:
+        subprocess.run([*git, "reset", "-q", "--hard", commit], check=True)
+    setups = ready.calls("tpu_worker.sh setup")
+    assert len(setups) == 2 and all(commit in line for line in setups)
+
+
+def test_nothing_is_left_behind(ready):
+    """A forgotten child would hold the TPU, and the lock."""
+    ready.ok("run", *WHERE, *shell("sleep 100 & exit 0"))
+    ready.ok("run", *WHERE, *shell("true"))
 
 
 def test_lost_without_a_trace(ready, tmp_path):
