@@ -126,9 +126,9 @@ supervise() {
   if ((terminated)); then
     status=terminated
     # The command may have been a shell, which dies at once, around a training that is still saving.
-    for ((turn = 0; turn < 200; turn++)); do
+    for ((turn = 0; turn < 500; turn++)); do
       if ! kill -0 -- "-$child" 2>/dev/null; then break; fi
-      sleep 0.5
+      sleep 0.2
     done
   fi
   kill -KILL -- "-$child" 2>/dev/null || true # what it left behind would hold the TPU
@@ -143,9 +143,9 @@ stop() {
   if is_running && [[ -n "$pid" && -n "$group" ]]; then
     # Where the supervisor was killed, the command itself is told.
     kill -TERM "$pid" 2>/dev/null || kill -TERM -- "-$group" 2>/dev/null || true
-    for ((turn = 0; turn < 240; turn++)); do
+    for ((turn = 0; turn < 600; turn++)); do
       if ! is_running; then break; fi
-      sleep 0.5
+      sleep 0.2
     done
     if is_running; then kill -KILL -- "$pid" "-$group" 2>/dev/null || true; fi
   fi
