@@ -36,6 +36,7 @@
 #   --dry-run             prints each command, quoted for the shell, and runs none
 #
 # What to know:
+# - After a preemption `run` makes the VM again with the flags that it was given: repeat those of create.
 # - `run` again with the same command takes up watching (Ctrl-C does not stop the job), or starts it again if it has
 #   ended. Every training resumes from its --workdir by itself, which therefore must outlive the VM: gs://BUCKET/... .
 # - The code travels as a `git archive` of HEAD by scp: works for private repositories, needs no remote and no key on
@@ -675,6 +676,7 @@ show_logs() {
   local words=(bash tpu_worker.sh logs "$lines") status=0
   if ((follow)); then words+=(follow); fi
   # Not through do_it: --follow has no end, so its lines have to come as they are.
+  # https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm/ssh
   words=(gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker="$worker" ${ssh_flags[@]+"${ssh_flags[@]}"} --quiet
     --command="$(quote "${words[@]}")")
   if ((dry)); then

@@ -51,7 +51,7 @@ fetch_python() {
   if command -v uv >/dev/null 2>&1; then uv="$(command -v uv)"; fi
   if [[ ! -x "$uv" ]]; then python3 -m pip install --user --quiet --disable-pip-version-check uv >&2; fi
   export UV_PYTHON_PREFERENCE=only-managed
-  "$uv" python install --quiet 3.12 >&2
+  "$uv" python install 3.12 >&2
   PYTHON="$("$uv" python find 3.12)"
   export PYTHON
 }

@@ -42,9 +42,9 @@ def checkout(tmp_path_factory):
     shutil.copytree(ROOT / "launch", repo / "launch")
     with open(repo / "launch" / "setup.sh", "a") as file:
         file.write(
-            "find_python() { printf 'python3\\n'; }\n"
+            'find_python() { [[ ! -e "$HOME/old" ]] || [[ -n "${PYTHON:-}" ]] && echo "${PYTHON:-python3}"; }\n'
             'setup() { [[ ! -e "$HOME/broken" ]] || { say "pip could not install the package"; exit 1; }\n'
-            '  mkdir -p "$ROOT/.venv/bin"\n'
+            '  mkdir -p "$ROOT/.venv/bin"; find_python >"$ROOT/.venv/made-with"\n'
             f'  printf \'#!/bin/sh\\nexec {sys.executable} "$@"\\n\' >"$ROOT/.venv/bin/python"\n'
             '  chmod +x "$ROOT/.venv/bin/python"; }\n'
         )
@@ -302,6 +302,20 @@ def test_setup_replaces_the_code_and_keeps_results(ready):
     assert not (code / "stale.py").exists() and (code / "runs").exists() and (code / ".venv" / "kept").exists()
 
 
+def test_a_python_is_fetched_where_it_is_too_old(ready):
+    """The TPU images have 3.10. Here uv is there already; otherwise pip installs it."""
+    home = ready.stub / "w1"
+    (home / "old").write_text("")
+    (home / ".local" / "bin").mkdir(parents=True)
+    uv = home / ".local" / "bin" / "uv"
+    uv.write_text('#!/bin/sh\necho "$@" >>$HOME/uv\n[ "$2" != find ] || echo /managed/python3.12\n')
+    uv.chmod(0o755)
+    ready.ok("setup", *WHERE)
+    made_with = [(ready.stub / w / "janus_jax_job/code/.venv/made-with").read_text() for w in ("w0", "w1")]
+    assert made_with == ["python3\n", "/managed/python3.12\n"]
+    assert (home / "uv").read_text() == "python install 3.12\npython find 3.12\n"
+
+
 def test_setup_fails_on_one_worker(ready):
     (ready.stub / "w1" / "broken").write_text("")
     line = ready.refused(1, "setup", *WHERE)
@@ -555,6 +569,26 @@ def test_shellcheck():
     scripts = sorted(str(path) for path in (ROOT / "launch").glob("*.sh"))
     run = subprocess.run([found, "--external-sources", *scripts], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("term, status", [(True, 143), (False, 3)], ids=["preempted", "failed"])
+def test_jobset_command(tmp_path, term, status):
+    """A training that was told to stop has saved and left with 0: the pod must not count as finished."""
+    manifest = yaml.safe_load((ROOT / "launch" / "jobset.yaml").read_text())
+    (container,) = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    python = tmp_path / "python"
+    polite = f"trap 'touch {tmp_path}/saved; exit 0' TERM; touch {tmp_path}/on; while :; do sleep 0.05; done"
+    python.write_text(f"#!/bin/bash\n{polite if term else 'exit 3'}\n")
+    python.chmod(0o755)
+    command = [re.sub(r"<([A-Z_]+)>", r"\1", word) for word in container["command"]]
+    process = subprocess.Popen(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    if term:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "on").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == status
+    assert (tmp_path / "saved").exists() == term
 
 
 def test_jobset():
