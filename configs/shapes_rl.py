@@ -15,7 +15,8 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.init = "runs/sft"  # a checkpoint, a finished workdir or a shipped name; also the KL reference
-    config.model = ConfigDict()  # how to compute, in place of the checkpoint's own: dtype, remat, scan
+    # how to compute, in place of what the checkpoint says
+    config.model = ConfigDict({"dtype": "float32", "remat": "none", "scan": False})
     # of f32 products, on accelerators that have less: sampler and trainer must agree; "" = the default of the device
     config.matmul_precision = "highest"
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor

@@ -13,23 +13,15 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from janus_jax import cli, loading, scores
+from janus_jax.appraisal import appraise
 from janus_jax.errors import UserError
 from janus_jax.generate import add_sampling_flags, sampling_of
 from janus_jax.introspect import introspect
-from janus_jax.shapes import text, verify
-
-
-def judge_truth(trajectories):
-    """Per trajectory: a list of bools, whether the verifier accepts each of its pictures."""
-    result = []
-    for t in trajectories:
-        ask = text.parse(t.prompt)
-        result.append([verify.matches(ask, verify.read(np.asarray(shot.image))) for shot in t.rounds])
-    return result
+from janus_jax.rewards import shapes
+from janus_jax.shapes import text
 
 
 def evaluate(model, params, processor, prompts, samples, rounds, sampling, seed, batch, progress=None):
@@ -37,7 +29,7 @@ def evaluate(model, params, processor, prompts, samples, rounds, sampling, seed,
     trajectories = introspect(
         model, params, processor, prompts, samples, rounds, sampling, seed, batch=batch, progress=progress
     )
-    right = judge_truth(trajectories)
+    right = [(rewards >= 0.5).tolist() for rewards in appraise(shapes.judge, trajectories)]
     categories = [text.parse(t.prompt).category for t in trajectories]
     verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
     finals = [t.final for t in trajectories]

@@ -86,6 +86,7 @@ def introspect(
     if not prompts:
         raise UserError("there are no prompts: give at least one")
     ids = [tokens.prompt_ids(processor.tokenizer, prompt) for prompt in prompts]
+    _check_length(model, processor, max(map(len, ids)), rounds, sampling.max_reason_tokens)
     work = [(p, s) for p in range(len(prompts)) for s in range(samples)]
     batch = len(work) if released else min(batch, _bucket(len(work), 4))
     longest = max(len(row) for row in ids)
@@ -112,6 +113,18 @@ def introspect(
         if progress:
             progress(len(chunk))
     return trajectories
+
+
+def _check_length(model, processor, prompt, rounds, reason):
+    """Raises UserError where the longest trajectory could outgrow the model's positions."""
+    between = len(processor.encode(tokens.THINK, bos=False)) + reason + len(processor.encode(tokens.NEXT, bos=False))
+    picture = max(model.cfg.vq.tokens, model.cfg.siglip.tokens)
+    need, there = prompt + rounds * (picture + between), model.cfg.llama.max_positions
+    if need > there:
+        raise UserError(
+            f"{rounds} rounds with up to {reason} words each may take {need} positions, the model has {there}: "
+            "allow fewer rounds or words"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,14 +252,17 @@ def _both(run, rows):
 
 def _painter(run, rows, alive, attend_padding):
     """A fresh painter's cache over the prompts: conditional rows, then unconditional ones."""
-    pad = run.processor.special.pad
-    texts = [rows[i].ids for i in alive]
-    ids, mask = tokens.left_pad(texts, pad, run.length)
-    if run.guided:
-        uncond, _ = tokens.left_pad([tokens.unconditional(text, pad) for text in texts], pad, run.length)
-        ids = np.concatenate([ids, uncond])
-    slots = run.length + run.rounds * (run.model.cfg.vq.tokens + run.between)
-    return sample.start(run.model, run.params, ids, _both(run, mask) | attend_padding, slots, by_slot=run.released)
+    return sample.start_painter(
+        run.model,
+        run.params,
+        [rows[i].ids for i in alive],
+        run.processor.special.pad,
+        run.length,
+        run.length + run.rounds * (run.model.cfg.vq.tokens + run.between),
+        run.guided,
+        attend_padding,
+        run.released,
+    )
 
 
 def _extend(run, rows, alive, turn, painter):

@@ -30,11 +30,8 @@ def paint(model, params, processor, prompts, sampling: Sampling, seed: int, numb
     drawn = []
     for begin in range(0, len(prompts), batch):
         rows = np.minimum(np.arange(begin, begin + batch), len(prompts) - 1)  # one shape for all batches
-        text, mask = tokens.left_pad([ids[i] for i in rows], pad, length)
-        if guided:
-            uncond, _ = tokens.left_pad([tokens.unconditional(ids[i], pad) for i in rows], pad, length)
-            text, mask = np.concatenate([text, uncond]), np.concatenate([mask, mask])
-        painter, hidden = sample.start(model, params, text, mask, length + model.cfg.vq.tokens)
+        texts, slots = [ids[i] for i in rows], length + model.cfg.vq.tokens
+        painter, hidden = sample.start_painter(model, params, texts, pad, length, slots, guided)
         keys = np.stack([sample.row_key(seed, prompts[i], number, 0) for i in rows])
         _, codes, _ = sample.draw(model, params, painter, hidden, keys, sampling, guided)
         live = min(batch, len(prompts) - begin)

@@ -8,15 +8,16 @@ import jax
 from janus_jax import cli
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.metrics import Metrics
+from janus_jax.train_step import Built
 
 AHEAD = 2  # steps that may be under way beside the one just started
 
 
-def fit(workdir, title, state, step, dataset, place, config, abstract, stop: cli.Stop) -> tuple:
-    """Trains from `state`, or from the newest checkpoint of the workdir, to `config.steps`.
+def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.Stop) -> tuple:
+    """Trains from `params`, or from the newest checkpoint of the workdir, to `config.steps`.
 
-    step(state, batch) -> (state, metrics); dataset: a grain IterDataset; place(batch) puts a host batch on the mesh;
-    abstract: ShapeDtypeStructs of the state with shardings. The data position is saved with the state, so that a
+    built: the stage's step and the form of its state; dataset: a grain IterDataset; place(batch) puts a host batch on
+    the mesh. The data position is saved with the state, so that a
     resumed run sees the very batches that the uninterrupted one would have seen. stop: set by a signal.
     Returns (state, finished): finished is False after a SIGTERM, which saves first.
     """
@@ -25,15 +26,17 @@ def fit(workdir, title, state, step, dataset, place, config, abstract, stop: cli
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:
-            restored = checkpoints.restore(first, {"state": abstract}, ["data"])
+            restored = checkpoints.restore(first, {"state": built.abstract}, ["data"])
             state = restored["state"]
             iterator.set_state(restored["data"])
+        else:
+            state = built.initial(params)
         done = saved = first or 0
         late, clock = None, time.time()
         ahead = collections.deque()
         with cli.progress(done, config.steps, title) as bar:
             while done < config.steps and not stop:
-                state, values = step(state, place(next(iterator)))
+                state, values = built.step(state, place(next(iterator)))
                 done += 1
                 # Enough steps under way to keep the device busy, and no more: after a signal all of them have to end
                 # before the state can be saved.

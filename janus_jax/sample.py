@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import density
+from janus_jax import density, tokens
 from janus_jax.batch import Batch
 from janus_jax.models.janus import Janus
 from janus_jax.models.llama import Cache, init_cache
@@ -60,6 +60,16 @@ def start(model: Janus, params, ids, mask, slots: int, by_slot: bool = False):
     cache = init_cache(model.cfg.llama, ids.shape[0], slots, model.cfg.dtype)
     hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
     return cache, hidden[:, -1]
+
+
+def start_painter(model, params, texts, pad: int, length: int, slots: int, guided: bool, padding=False, by_slot=False):
+    """`start` for a painter: rows of the prompts' ids, left-padded to `length`, and, if guided, as many again of what
+    guidance takes away, prompts of PAD. padding: left padding is attended, too."""
+    ids, mask = tokens.left_pad(texts, pad, length)
+    if guided:
+        uncond, _ = tokens.left_pad([tokens.unconditional(text, pad) for text in texts], pad, length)
+        ids, mask = np.concatenate([ids, uncond]), np.concatenate([mask, mask])
+    return start(model, params, ids, mask | padding, slots, by_slot=by_slot)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "slots"))

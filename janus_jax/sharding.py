@@ -147,6 +147,19 @@ def take(table: jax.Array, ids: jax.Array, out: tuple[str | None, ...]) -> jax.A
     return rows if spec is None or explicit else jax.lax.with_sharding_constraint(rows, spec)
 
 
+def mesh_of(shape) -> Mesh:
+    """The mesh of sizes (data, fsdp, tensor) over all devices, -1 = all that remain. Raises UserError where it does not
+    fit."""
+    shape = [int(size) for size in shape]
+    devices = jax.device_count()
+    if len(shape) == 3 and shape.count(-1) <= 1 and all(size > 0 or size == -1 for size in shape):
+        others = math.prod(size for size in shape if size != -1)
+        sizes = [devices // others if size == -1 else size for size in shape]
+        if math.prod(sizes) == devices:
+            return make_mesh(*sizes)
+    raise UserError(f"the mesh {tuple(shape)} does not use the {devices} devices: set --config.mesh=(-1,1,1)")
+
+
 # Parameters
 
 

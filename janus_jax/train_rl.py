@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import cli, loading, losses, optim, report, rollout, self_judge, sharding, sight, tokens, train_step
+from janus_jax import cli, loading, losses, optim, rollout, self_judge, sharding, sight, tokens, train_step
 from janus_jax.appraisal import appraise
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.checkpoint import Checkpoints
@@ -29,11 +29,11 @@ from janus_jax.metrics import Metrics
 from janus_jax.models.janus import Janus
 from janus_jax.models.logps import token_logps
 from janus_jax.processor import Processor
+from janus_jax.report import write as write_report
 from janus_jax.retention import labelled_pictures, retention
 from janus_jax.rewards import settings, shapes
 from janus_jax.shapes import text
 from janus_jax.storyboard import storyboard
-from janus_jax.train_sft import configured, mesh_of, trainable_leaves
 
 
 def make_forward(model, sampling: Sampling, yes_no, released: bool = False):
@@ -107,7 +107,7 @@ def main(argv):
             "group-relative advantages need groups of at least 2: set --config.group and, between 2 and that, "
             "--config.min_group"
         )
-    mesh = mesh_of(config)
+    mesh = sharding.mesh_of(config.mesh)
     rows = config.prompts_per_step * config.group
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
         raise UserError(
@@ -122,27 +122,25 @@ def main(argv):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What stays the same from step to step: the model, its sampling and its frozen reference; the jitted step and the
-    jitted scoring of a batch by any parameters; shapes and places of the state and of the batches; where parameters lie
-    while they draw: not split over fsdp, since each token would gather them anew."""
+    """What stays the same from step to step: the model, its sampling and its frozen reference; the jitted step with its
+    state's form, and the jitted scoring of a batch by any parameters; shapes and places of the batches; where
+    parameters lie while they draw: not split over fsdp, since each token would gather them anew."""
 
     model: Janus
     processor: Processor
     sampling: Sampling
     reference: dict
-    step: Callable
+    built: train_step.Built
     score: Callable
     layout: rollout.Layout
-    abstract: train_step.TrainState
     by_row: jax.sharding.NamedSharding
     drawing: dict
-    initial: Callable
 
 
 def assemble(config, mesh) -> Stage:
     """Loads the model that stage 2 starts from and builds its programs, for the mesh in the context."""
     model, reference, processor = loading.load(config.init, mesh=mesh)
-    model = Janus(configured(model.cfg, config.model))
+    model = Janus(model.cfg.changed(config.model))
     special = processor.special
     sampling = Sampling(
         cfg_weight=config.cfg_weight,
@@ -151,7 +149,7 @@ def assemble(config, mesh) -> Stage:
         text_top_k=config.text_top_k or None,
         max_reason_tokens=config.max_reason_tokens,
     )
-    trainable = trainable_leaves(reference, config.frozen)
+    trainable = train_step.trainable_leaves(reference, config.frozen)
     schedule = optim.warmup_linear_then(
         config.schedule,
         config.learning_rate,
@@ -163,25 +161,19 @@ def assemble(config, mesh) -> Stage:
     )
     decays = sharding.match(optim.DECAY_RULES, train_step.split(reference, trainable)[0])
     tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
-
-    def initial(params):
-        # a copy: the reference stays as it is while the state's buffers are donated from step to step
-        return train_step.init_state(jax.tree.map(jnp.copy, params), tx, trainable)
-
-    abstract = train_step.abstract_state(lambda: initial(reference), mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     forward = make_forward(model, sampling, (special.yes, special.no), config.released)
-    step = train_step.make_train_step(
+    built = train_step.build(
         forward,
         make_loss(config.beta, config.clip_low, config.clip_high),
         tx,
+        reference,
         trainable,
+        mesh,
+        by_row,
         # Dr.GRPO is also a mean over tokens, whatever their trajectory
         prepare=make_prepare("token" if config.estimator == "dr_grpo" else rollout.PER[config.credit.split("/")[0]]),
         micro_batches=config.micro_batches,
-        state_shardings=shardings,
-        batch_shardings=by_row,
     )
 
     def score(params, batches, policy):
@@ -191,11 +183,8 @@ def assemble(config, mesh) -> Stage:
     layout = rollout.layout(
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
-    drawing = sharding.param_shardings(abstract.params, mesh, without=("fsdp",))
-    initial = jax.jit(initial, out_shardings=shardings)
-    return Stage(
-        model, processor, sampling, reference, step, jax.jit(score), layout, abstract, by_row, drawing, initial
-    )
+    drawing = sharding.param_shardings(reference, mesh, without=("fsdp",))
+    return Stage(model, processor, sampling, reference, built, jax.jit(score), layout, by_row, drawing)
 
 
 def explore(config, stage: Stage, params, number: int):
@@ -250,7 +239,7 @@ def learn(config, stage: Stage, state, batches):
     nothing was learnt)."""
     gap = None
     for _ in range(config.updates):
-        state, values = stage.step(state, batches)
+        state, values = stage.built.step(state, batches)
         gap = values["max_logp_gap"] if gap is None else gap
     return state, jax.device_get({**values, "max_logp_gap": gap})
 
@@ -261,7 +250,7 @@ def train(config, workdir, mesh):
     rows = config.prompts_per_step * config.group
     own = self_judge.make_judge(stage.model, stage.reference, stage.processor, batch=rows)
     judge = settings.make_judge(config.reward, own=own)
-    state = stage.initial(stage.reference)
+    state = stage.built.initial(stage.reference)
     labelled = (
         labelled_pictures(stage.model, stage.reference, config.retention_prompts) if config.retention_every else None
     )
@@ -270,7 +259,7 @@ def train(config, workdir, mesh):
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:
-            state = checkpoints.restore(first, {"state": stage.abstract})["state"]
+            state = checkpoints.restore(first, {"state": stage.built.abstract})["state"]
         done = saved = first or 0
         with cli.progress(done, config.steps, "rl") as bar:
             while done < config.steps and not stop:
@@ -312,7 +301,7 @@ def train(config, workdir, mesh):
                     board = storyboard(sight.telling(trajectories, rewards), title=f"step {done}")
                     board.save(workdir / f"storyboard_{done:05d}.png")
                     metrics.image(done, "storyboard", np.asarray(board))
-                    report.write(workdir)
+                    write_report(workdir)
                 if done % config.save_every == 0:
                     checkpoints.save(done, {"state": state})
                     saved = done

@@ -4,8 +4,6 @@ Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Y
 Resumes from the workdir by itself; the finished model is DIR/model.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -96,40 +94,7 @@ def configured_model(config) -> JanusConfig:
         preset = JanusConfig.preset(config.preset)
     except ValueError as error:
         raise UserError(f"{error}: set --config.preset") from error
-    return configured(preset, config.model)
-
-
-def configured(cfg: JanusConfig, changes) -> JanusConfig:
-    """cfg with config.model's entries in place of its own. Raises UserError for an unknown entry or value."""
-    try:
-        sizes = cfg.to_dict()
-        for part, entries in changes.items():
-            sizes[part] = {**sizes[part], **entries} if isinstance(sizes.get(part), dict) else entries
-        return JanusConfig.from_dict(sizes)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config.model does not make a model: {error}") from error
-
-
-def trainable_leaves(params, frozen):
-    """A tree of bools: False where a regex of `frozen` matches the whole path. Raises UserError for one that matches
-    none."""
-    try:
-        return sharding.match([*((regex, False) for regex in frozen), (r".*", True)], params)
-    except ValueError as error:
-        raise UserError(f"{error}: set --config.frozen") from error
-
-
-def mesh_of(config):
-    """The mesh of config.mesh = (data, fsdp, tensor), -1 = all remaining devices. Raises UserError where it does not
-    fit."""
-    shape = [int(size) for size in config.mesh]
-    devices = jax.device_count()
-    if len(shape) == 3 and shape.count(-1) <= 1 and all(size > 0 or size == -1 for size in shape):
-        others = math.prod(size for size in shape if size != -1)
-        shape = [devices // others if size == -1 else size for size in shape]
-        if math.prod(shape) == devices:
-            return sharding.make_mesh(*shape)
-    raise UserError(f"the mesh {tuple(shape)} does not use the {devices} devices: set --config.mesh=(-1,1,1)")
+    return preset.changed(config.model)
 
 
 def main(argv):
@@ -138,7 +103,7 @@ def main(argv):
     cli.config_at_least(0, config, "seed")
     if not sum(config.shares) > 0:
         raise UserError("all of config.shares are 0: give a task a share")
-    mesh = mesh_of(config)
+    mesh = sharding.mesh_of(config.mesh)
     buckets = [sft.Bucket(length, tuple(sft.Kind(*kind) for kind in kinds)) for length, kinds in config.buckets]
     split_by = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
     for bucket in buckets:
@@ -150,7 +115,7 @@ def main(argv):
     with jax.set_mesh(mesh):
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
-        trainable = trainable_leaves(params, config.frozen)
+        trainable = train_step.trainable_leaves(params, config.frozen)
         kept = train_step.split(params, trainable)[0]
         decays = sharding.match(optim.DECAY_RULES, kept)
         schedule = optim.warmup_cosine(
@@ -161,18 +126,17 @@ def main(argv):
             tx = optim.named(config.optimizer, schedule, kept, **settings)
         except ValueError as error:
             raise UserError(f"{error}: set --config.optimizer") from error
-        abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), mesh)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-        step = train_step.make_train_step(
+        built = train_step.build(
             make_forward(model),
             loss,
             tx,
+            params,
             trainable,
+            mesh,
+            by_row,
             prepare=make_prepare(losses.sft_shares(*config.shares, verdict_share=config.verdict_share)),
             micro_batches=config.micro_batches,
-            state_shardings=shardings,
-            batch_shardings=by_row,
         )
         maker = sft.RowMaker(
             groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
@@ -183,8 +147,7 @@ def main(argv):
         def place(batch):
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
 
-        state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
-        state, finished = fit(workdir, "sft", state, step, dataset, place, config, abstract, cli.Stop())
+        state, finished = fit(workdir, "sft", built, params, dataset, place, config, cli.Stop())
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
             loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)

@@ -6,6 +6,7 @@ micro-batches: the gradient of a sum is the sum of the gradients.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from janus_jax import sharding
+from janus_jax.errors import UserError
 
 
 @flax.struct.dataclass
@@ -29,6 +31,15 @@ def split(params, trainable):
     kept = jax.tree.map(lambda leaf, keep: leaf if keep else None, params, trainable)
     frozen = jax.tree.map(lambda leaf, keep: None if keep else leaf, params, trainable)
     return kept, frozen
+
+
+def trainable_leaves(params, frozen):
+    """A tree of bools: False where a regex of `frozen` matches the whole path. Raises UserError for one that matches
+    none."""
+    try:
+        return sharding.match([*((regex, False) for regex in frozen), (r".*", True)], params)
+    except ValueError as error:
+        raise UserError(f"{error}: set --config.frozen") from error
 
 
 def merge(first, second):
@@ -139,3 +150,47 @@ def make_train_step(
         replicated = jax.sharding.NamedSharding(jax.tree.leaves(state_shardings)[0].mesh, jax.sharding.PartitionSpec())
         shardings = {"in_shardings": (state_shardings, batch_shardings), "out_shardings": (state_shardings, replicated)}
     return jax.jit(step, donate_argnums=0, **shardings)
+
+
+class Built(NamedTuple):
+    """A stage's programs on a mesh. step: see make_train_step; initial(params) -> the first TrainState, whose buffers
+    are its own; abstract: the state's ShapeDtypeStructs with shardings."""
+
+    step: Callable
+    initial: Callable
+    abstract: TrainState
+
+
+def build(
+    forward: Callable,
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    params,
+    trainable,
+    mesh: jax.sharding.Mesh,
+    batch_shardings,
+    *,
+    rules=sharding.PARAM_RULES,
+    prepare: Callable = lambda batch: batch,
+    micro_batches: int = 1,
+) -> Built:
+    """`make_train_step` with all that lies around it, for parameters like `params` (arrays or ShapeDtypeStructs) on a
+    mesh in the context; rules: see abstract_state."""
+
+    def initial(params):
+        # a copy: the state's buffers are donated from step to step, and the parameters given may live on elsewhere
+        return init_state(jax.tree.map(jnp.copy, params), tx, trainable)
+
+    abstract = abstract_state(lambda: initial(params), mesh, rules)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    step = make_train_step(
+        forward,
+        loss,
+        tx,
+        trainable,
+        prepare=prepare,
+        micro_batches=micro_batches,
+        state_shardings=shardings,
+        batch_shardings=batch_shardings,
+    )
+    return Built(step, jax.jit(initial, out_shardings=shardings), abstract)

@@ -27,7 +27,7 @@ from janus_jax.errors import UserError
 from janus_jax.loop import fit
 from janus_jax.models.vq import VQ, VQConfig, unit
 from janus_jax.shapes import text, verify
-from janus_jax.sharding import make_mesh, match
+from janus_jax.sharding import make_mesh
 
 
 def make_forward(model: VQ, quantised: bool):
@@ -153,22 +153,21 @@ def main(argv):
             config.learning_rates[index], config.final_learning_rate, config.warmup, settings.steps
         )
         tx = optim.adamw(schedule, weight_decay=config.weight_decay)
-        trainable = match([*((regex, False) for regex in frozen), (r".*", True)], params)
+        trainable = train_step.trainable_leaves(params, frozen)
         replicate = ((r".*", jax.sharding.PartitionSpec()),)
-        abstract = train_step.abstract_state(lambda: train_step.init_state(params, tx, trainable), mesh, replicate)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        step = train_step.make_train_step(
+        built = train_step.build(
             make_forward(model, quantised),
             make_loss(quantised, config.commitment, config.entropy[index], config.temperature),
             tx,
+            params,
             trainable,
-            state_shardings=shardings,
-            batch_shardings=by_row,
+            mesh,
+            by_row,
+            rules=replicate,
         )
         shard = (jax.process_index(), jax.process_count())
         dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, shard)
-        state = jax.jit(lambda p: train_step.init_state(p, tx, trainable), out_shardings=shardings)(params)
-        state, finished = fit(workdir / name, name, state, step, dataset, place, settings, abstract, stop)
+        state, finished = fit(workdir / name, name, built, params, dataset, place, settings, stop)
         return state.params, finished
 
     with jax.set_mesh(mesh):

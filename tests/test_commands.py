@@ -128,7 +128,6 @@ def test_unwritable_output(tmp_path):
 )
 def test_rl_settings(flag, words, tmp_path):
     rest = ("--config.group=2",) if "prompts_per_step=3" in flag else ()
-    rest += ("--config.model.remat=none",) if "remat" in flag else ()
     flags = ("--config", RL, "--workdir", tmp_path / "w", "--config.credit=released/own_prompt")
     line = refused(train_rl.main, *flags, "--config.init=shapes-sft", flag, *rest)
     assert words in line

@@ -220,7 +220,7 @@ def test_sft(model, task, shares):  # noqa: F811
         code_targets=576 * (1 - pictures),
         pictures=pictures,
     )
-    trainable = train_sft.trainable_leaves(params, (r"vq/.*", r"siglip/.*"))
+    trainable = train_step.trainable_leaves(params, (r"vq/.*", r"siglip/.*"))
     kept, frozen = train_step.split(params, trainable)
     forward = train_sft.make_forward(janus)
     prepare = train_sft.make_prepare(losses.sft_shares(*shares))
@@ -273,7 +273,7 @@ def test_released_policy_gradient(model):  # noqa: F811
     forward = train_rl.make_forward(janus, Sampling(cfg_weight=float(golden["guidance_scale"])), yes_no, released=True)
     loss = train_rl.make_loss(float(golden["beta"]), *2 * [float(golden["epsilon"])])
     prepare = train_rl.make_prepare(rollout.PER["released"])
-    kept, frozen = train_step.split(params, train_sft.trainable_leaves(params, (r"vq/.*", r"siglip/.*")))
+    kept, frozen = train_step.split(params, train_step.trainable_leaves(params, (r"vq/.*", r"siglip/.*")))
 
     @jax.jit
     def score(params, batches, policy):

@@ -23,7 +23,6 @@ SHARED = {
     ("evaluate", "generate"): {"add_sampling_flags", "sampling_of"},
     ("judge", "chat"): {"add_sampling_flags", "sampling_of"},
     ("train_rl", "report"): {"write"},
-    ("train_rl", "train_sft"): {"configured", "mesh_of", "trainable_leaves"},
 }
 
 

@@ -13,9 +13,10 @@ from test_commands import refused
 
 from janus_jax.checkpoint import MANIFEST, Checkpoints
 from janus_jax.loop import AHEAD, fit
-from janus_jax.train_step import init_state, make_train_step
+from janus_jax.train_step import Built, init_state, make_train_step
 
 STEPS = 7
+PARAMS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3) / 10}
 TX = optax.sgd(0.1, momentum=0.9)  # optax.adamw promotes dtypes implicitly, which the tests refuse
 
 
@@ -40,8 +41,8 @@ def step():
     )
 
 
-def initial():
-    return init_state({"w": jnp.arange(6.0).reshape(2, 3) / 10}, TX, {"w": True})
+def initial(params):
+    return init_state(jax.tree.map(jnp.asarray, params), TX, {"w": True})
 
 
 def train(workdir, stop, watch=lambda number: None, more=lambda values: {}):
@@ -51,7 +52,7 @@ def train(workdir, stop, watch=lambda number: None, more=lambda values: {}):
         [np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32) for i in range(STEPS)]
     ).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), initial())
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), initial(PARAMS))
     calls = iter(range(STEPS + 1))
 
     def watched(state, batch):
@@ -60,7 +61,8 @@ def train(workdir, stop, watch=lambda number: None, more=lambda values: {}):
         return state, {**values, **more(values)}
 
     config = SimpleNamespace(steps=STEPS, log_every=1, save_every=2)
-    return fit(workdir, "toy", initial(), watched, batches, jnp.asarray, config, abstract, stop)
+    built = Built(watched, initial, abstract)
+    return fit(workdir, "toy", built, PARAMS, batches, jnp.asarray, config, stop)
 
 
 def assert_equal(a, b):
@@ -127,7 +129,7 @@ def test_few_steps_are_under_way_at_once(tmp_path):
 
 def test_a_save_is_sealed_without_waiting_for_the_next(tmp_path):
     with Checkpoints(tmp_path, "toy") as checkpoints:
-        checkpoints.save(1, {"state": initial()})
+        checkpoints.save(1, {"state": initial(PARAMS)})
         while not (tmp_path / "checkpoints" / "1" / MANIFEST).is_file():
             checkpoints.poll()
         assert checkpoints.latest() == 1

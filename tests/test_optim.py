@@ -9,7 +9,7 @@ import pytest
 
 from janus_jax import optim, sharding
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
-from janus_jax.train_sft import trainable_leaves
+from janus_jax.train_step import trainable_leaves
 
 
 def at(schedule, step):

@@ -18,8 +18,7 @@ from janus_jax import losses, sharding, tokens
 from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT, Row, collate
 from janus_jax.density import Sampling
 from janus_jax.models.logps import token_logps
-from janus_jax.train_sft import trainable_leaves
-from janus_jax.train_step import abstract_state, init_state, make_train_step, merge, split
+from janus_jax.train_step import abstract_state, init_state, make_train_step, merge, split, trainable_leaves
 
 FROZEN = ("siglip/.*", "vq/.*")
 PLAIN = Sampling(cfg_weight=1.0)

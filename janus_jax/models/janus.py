@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax import sharding
+from janus_jax.errors import UserError
 from janus_jax.models.llama import Cache, Llama, LlamaConfig
 from janus_jax.models.siglip import Siglip, SiglipConfig
 from janus_jax.models.stack import REMAT
@@ -58,6 +59,16 @@ class JanusConfig:
         plain = dataclasses.asdict(self)
         plain["vq"]["channel_multipliers"] = list(self.vq.channel_multipliers)
         return {**plain, "dtype": self.dtype.name}
+
+    def changed(self, changes) -> "JanusConfig":
+        """This one with other entries, given as in to_dict. Raises UserError for an unknown entry or value."""
+        try:
+            plain = self.to_dict()
+            for part, entries in changes.items():
+                plain[part] = {**plain[part], **entries} if isinstance(plain.get(part), dict) else entries
+            return JanusConfig.from_dict(plain)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config.model does not make a model: {error}") from error
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "JanusConfig":

@@ -18,17 +18,3 @@ def judge(prompts, images) -> Judged:
             raise UserError(f"{error}: config.reward.kind='shapes' judges the embedded world alone") from error
         scores.append(verify.score(ask, verify.read(np.asarray(image.convert("RGB")))))
     return Judged(np.array(scores, np.float32), ("",) * len(scores))
-
-
-class ShapesJudge:
-    """Calls give (rewards, right) for trajectories: per trajectory a list of R_QA in [0, 1], and a list of bools,
-    one per picture. Raises ValueError for a prompt that is not of this world."""
-
-    def __call__(self, trajectories):
-        rewards, right = [], []
-        for t in trajectories:
-            ask = text.parse(t.prompt)
-            readings = [verify.read(np.asarray(shot.image)) for shot in t.rounds]
-            rewards.append([verify.score(ask, reading) for reading in readings])
-            right.append([verify.matches(ask, reading) for reading in readings])
-        return rewards, right

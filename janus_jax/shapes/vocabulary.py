@@ -9,7 +9,6 @@ from janus_jax.shapes import scene, text, verify
 from janus_jax.tokens import EDIT_REQUEST, NEXT_SENTENCE, SPECIAL, THINK_SENTENCE, Tokenizer
 
 SIZE = 480
-FIXED = (THINK_SENTENCE, NEXT_SENTENCE)
 
 
 def train_tokenizer(seed: int = 0, sentences: int = 3000) -> Tokenizer:
