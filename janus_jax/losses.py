@@ -23,11 +23,10 @@ def sft_weights(targets, shares):
     without tokens in this batch contributes nothing.
     """
     shares = jnp.asarray(shares, jnp.float32)
-    totals = sum(
-        jnp.zeros(len(shares), jnp.float32).at[group.reshape(-1)].add(weight.reshape(-1)) for weight, group in targets
-    )
+    totals = sum(_counts(weight, group, len(shares)).sum(0) for weight, group in targets)
     scale = shares / jnp.maximum(totals, 1.0)
-    return [weight * scale[group] for weight, group in targets]
+    # by product, not by indexing: a gather with indices that are split over a mesh has no split of its own
+    return [weight * (jax.nn.one_hot(group, len(shares), dtype=jnp.float32) @ scale) for weight, group in targets]
 
 
 def pg_weights(targets, groups: int, per: str):

@@ -61,6 +61,10 @@ def environment(tmp_path):
     }
 
 
+def on_eight_devices(tmp_path, alone=environment):
+    return {**alone(tmp_path), "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
 def command(tmp_path, module, *flags):
     """Runs a command to its end, which must be a good one."""
     line = [sys.executable, "-m", f"janus_jax.{module}", *map(str, flags)]
@@ -79,6 +83,8 @@ RL = {
     "beta": 0.0,
     "rounds": 2,
     "storyboard_every": 5,
+    "retention_every": 5,
+    "retention_prompts": 4,
     "credit": "released/own_prompt",
 }
 
@@ -101,7 +107,8 @@ def test_recipe(world, tmp_path):
     assert max(line["max_logp_gap"] for line in lines) < 1e-3  # the density trained is the density sampled
     # nothing this model draws is right, so what there is to learn is to say so
     assert np.mean([line["agreement"] for line in lines[-3:]]) > np.mean([line["agreement"] for line in lines[:3]])
-    assert (rl / "storyboard_00010.png").is_file()
+    assert (rl / "storyboard_00010.png").is_file() and (rl / "report.html").is_file()
+    assert [line["step"] for line in lines if "retention" in line] == [5, 10]
 
     before, after = (loading.load(folder)[1] for folder in (sft, rl))
     same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
@@ -117,6 +124,42 @@ def test_recipe(world, tmp_path):
         assert set(record) == {"prompt", "sample", "seed", "rounds", "final"}
         assert all((out / shot["image"]).is_file() for shot in record["rounds"])
     assert (out / "storyboard.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    """A model after ten steps of stage 1."""
+    folder = tmp_path_factory.mktemp("trained")
+    command(folder, "train_sft", *sft_flags(world, folder / "sft"), "--config.steps=10")
+    return folder / "sft"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"credit": "released/regen_prompt", "updates": 2},
+        {"credit": "released/always_second"},
+        {"credit": "released/own_prompt", "released": True},
+        {"credit": "trajectory", "rounds": 3, "estimator": "rloo"},
+        {"credit": "improvement", "rounds": 3, "estimator": "dr_grpo"},
+        {"credit": "trajectory", "reward.kind": "model"},
+        {"credit": "trajectory", "mesh": "(2,2,2)", "micro_batches": 2},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())).replace("/", "_"),
+)
+def test_choices_of_stage_2(settings, trained, tmp_path, monkeypatch):
+    """Every credit, estimator, judge and a mesh: a rollout, and steps on the very density that was sampled."""
+    if "mesh" in settings:
+        monkeypatch.setitem(globals(), "environment", on_eight_devices)
+    command(tmp_path, "train_rl", *rl_flags(tmp_path / "rl", init=trained, **{"steps": 2, "warmup": 0, **settings}))
+    lines = metrics(tmp_path / "rl")
+    assert [line["step"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["loss"] is not None and line["skipped"] == 0 and line["failed"] == 0
+        assert line["max_logp_gap"] < 1e-3
+    assert any(line["update_norm"] > 0 for line in lines)
+    loading.load(tmp_path / "rl")
 
 
 @pytest.mark.slow

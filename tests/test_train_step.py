@@ -18,7 +18,7 @@ from janus_jax import losses, sharding, tokens
 from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT, Row, collate
 from janus_jax.density import Sampling
 from janus_jax.models.logps import token_logps
-from janus_jax.train_step import abstract_state, init_state, make_train_step, merge, split, trainable_leaves
+from janus_jax.train_step import abstract_state, build, init_state, make_train_step, merge, split, trainable_leaves
 
 FROZEN = ("siglip/.*", "vq/.*")
 PLAIN = Sampling(cfg_weight=1.0)
@@ -308,3 +308,31 @@ def test_the_kl_gradient_at_the_reference_is_zero():
     got, metrics = gradient(pg_step(), (batch, jnp.float32(1.0)))
     assert metrics["kl"] == pytest.approx(np.exp(-0.5) - 0.5, abs=1e-4)
     assert metrics["grad_norm"] > 0.1 * sft_draw_gradient()[1]["grad_norm"]
+
+
+@pytest.mark.parametrize("stage", ["sft", "pg"])
+def test_both_stages_in_explicit_mode(stage):
+    """Shardings as types: a mistake in the tables would not trace. The decoder's rows alone, the numbers of one
+    device."""
+
+    def loss(outputs, batch):
+        t = batch.codes
+        if stage == "sft":
+            return losses.sft_loss(outputs["codes"], t.weight), {}
+        terms = (outputs["codes"], t.old_logps, t.ref_logps, t.advantage, t.weight)
+        return losses.pg_loss(*terms, beta=0.1, clip_low=0.2, clip_high=0.2)
+
+    weigh = {
+        "sft": lambda targets: losses.sft_weights(targets, losses.sft_shares(1, 1, 1)),
+        "pg": lambda targets: losses.pg_weights(targets, 3, "trajectory"),
+    }[stage]
+    batch = draw_batch() if stage == "sft" else pg_batch(np.linspace(-1, 1, 8)[:, None])
+    prepare = of_codes(weigh)
+    expected, _ = make_train_step(forward, loss, SGD, trainable(), prepare=prepare)(fresh(SGD), batch)
+    mesh = sharding.make_mesh(2, 2, 2, explicit=True)
+    with jax.set_mesh(mesh):
+        by_row = NamedSharding(mesh, P(("data", "fsdp")))
+        built = build(forward, loss, SGD, params(), trainable(), mesh, by_row, prepare=prepare)
+        state, _ = built.step(built.initial(params()), jax.device_put(batch, by_row))
+    close(state.params, expected.params)
+    assert not np.allclose(state.params["gen_head"]["fc2"]["kernel"], params()["gen_head"]["fc2"]["kernel"])
