@@ -26,6 +26,7 @@ def get_config():
     config.pause_seconds = 60.0  # ... after so long
     config.credit = "released/own_prompt"
     config.estimator = "grpo"  # or "rloo", "dr_grpo"
+    config.redraws = 0  # further rollouts per step, in search of groups whose members do not all fare alike
     config.min_group = 2  # groups with fewer known rewards are left out
     config.released = False  # True: every habit of the released code, for comparison with it
     config.rounds = 2

@@ -28,7 +28,7 @@ PANELS = {
     "verdict and judge": ("agreement", "calibration_error", "retention"),
     "entropy": ("entropy_codes", "entropy_text"),
     "share of groups that teach nothing": ("idle_first", "idle_text", "idle_final"),
-    "seconds": ("seconds_draw", "seconds_score", "seconds_train"),
+    "seconds": ("seconds_draw", "seconds_judge", "seconds_score", "seconds_train"),
 }
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222228; background: #fcfbf8; margin: 2em auto; max-width: 1000px }

@@ -19,6 +19,7 @@ A reward that is not known is NaN. What it would train is not trained, and count
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,8 +47,7 @@ def trajectory_reward(rewards, verdicts, rounds: int) -> float:
     return float(generation + comprehension)
 
 
-@dataclasses.dataclass(frozen=True)
-class Credited:
+class Credited(NamedTuple):
     """Advantages of one batch of trajectories, f32[B] each: `first`, `text`, `final` (equal under `trajectory`). NaN
     where a segment is not to be trained."""
 

@@ -9,6 +9,8 @@ policy-gradient steps through the very `make_train_step` of stage 1. Resumes fro
 and the random bits of a step are functions of (seed, step). The finished model is DIR/model.
 """
 
+import collections
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -187,9 +189,10 @@ def assemble(config, mesh) -> Stage:
     return Stage(model, processor, sampling, reference, built, jax.jit(score), layout, by_row, drawing)
 
 
-def explore(config, stage: Stage, params, number: int):
-    """Trajectories of step `number`: a group for each of its prompts, which depend on (config.seed, number) alone."""
-    rng = np.random.default_rng([config.seed, number])
+def explore(config, stage: Stage, params, number: int, attempt: int = 0):
+    """Trajectories of step `number`: a group for each of its prompts, which depend on (config.seed, number, attempt)
+    alone."""
+    rng = np.random.default_rng([config.seed, number, attempt] if attempt else [config.seed, number])
     free = rng.random(config.prompts_per_step) < config.free_prompts
     prompts = [text.free_prompt(rng) if freely else text.train_prompt(rng) for freely in free]
     longest = max(len(tokens.prompt_ids(stage.processor.tokenizer, prompt)) for prompt in prompts)
@@ -208,6 +211,46 @@ def explore(config, stage: Stage, params, number: int):
         always=config.credit == "released/always_second",
         released=config.released,
     )
+
+
+def credit(config, trajectories, rewards) -> rollout.Credited:
+    """rollout.credit as the configuration says."""
+    estimator = rollout.ESTIMATORS[config.estimator]
+    settings = (config.group, config.rounds, estimator, config.min_group)
+    return rollout.credit(config.credit, trajectories, rewards, *settings)
+
+
+def collect(config, stage: Stage, judge, params, number: int, stop, seconds):
+    """(trajectories, their rewards, groups drawn) of step `number`, or None where stop() became true while rewards were
+    missing. Groups that teach nothing, because their members fare alike, are replaced by those of up to config.redraws
+    further rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. seconds: a Counter of
+    the time spent per phase."""
+    telling, idle = [], []
+    for attempt in range(1 + config.redraws):
+        with timed(seconds, "draw"):
+            trajectories = explore(config, stage, params, number, attempt)
+        with timed(seconds, "judge"):
+            rewards = appraise(judge, trajectories, config.most_missing, config.pause_seconds, stop)
+        if rewards is None:
+            return None
+        credited = credit(config, trajectories, rewards)
+        for begin in range(0, len(trajectories), config.group):
+            members = slice(begin, begin + config.group)
+            idles = all(sight.idle(advantage[members], config.group) for advantage in credited)
+            (idle if idles else telling).append((trajectories[members], rewards[members]))
+        if len(telling) >= config.prompts_per_step:
+            break
+    groups = (telling + idle)[: config.prompts_per_step]
+    trajectories, rewards = ([one for group in groups for one in group[i]] for i in range(2))
+    return trajectories, rewards, len(telling) + len(idle)
+
+
+@contextlib.contextmanager
+def timed(seconds, phase: str):
+    """Adds the block's duration to seconds[phase]."""
+    began = time.time()
+    yield
+    seconds[phase] += time.time() - began
 
 
 def make_batches(config, stage: Stage, trajectories, credited: rollout.Credited, policy):
@@ -263,30 +306,22 @@ def train(config, workdir, mesh):
         done = saved = first or 0
         with cli.progress(done, config.steps, "rl") as bar:
             while done < config.steps and not stop:
-                clock = [time.time()]
-                trajectories = explore(config, stage, state.params, done)
-                clock.append(time.time())
-                rewards = appraise(judge, trajectories, config.most_missing, config.pause_seconds, lambda: bool(stop))
-                if rewards is None:
+                seconds = collections.Counter()
+                rewarded = collect(config, stage, judge, state.params, done, lambda: bool(stop), seconds)
+                if rewarded is None:
                     break
-                credited = rollout.credit(
-                    config.credit,
-                    trajectories,
-                    rewards,
-                    config.group,
-                    config.rounds,
-                    rollout.ESTIMATORS[config.estimator],
-                    config.min_group,
-                )
-                batches = make_batches(config, stage, trajectories, credited, state.params)
-                clock.append(time.time())
-                state, values = learn(config, stage, state, batches)
-                clock.append(time.time())
+                trajectories, rewards, drawn = rewarded
+                credited = credit(config, trajectories, rewards)
+                with timed(seconds, "score"):
+                    batches = jax.block_until_ready(make_batches(config, stage, trajectories, credited, state.params))
+                with timed(seconds, "train"):
+                    state, values = learn(config, stage, state, batches)
                 done += 1
                 checkpoints.poll()
                 values |= sight.describe(trajectories, rewards, credited, config.group)
-                values |= zip(("seconds_draw", "seconds_score", "seconds_train"), np.diff(clock), strict=True)
-                values["tokens_per_second"] = sight.sampled_tokens(trajectories) / (clock[-1] - clock[0])
+                values |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
+                values["tokens_per_second"] = sight.sampled_tokens(trajectories) / seconds.total()
+                values["groups_drawn"] = drawn
                 if labelled and (done % config.retention_every == 0 or done == config.steps):
                     values["retention"] = retention(stage.model, state.params, stage.processor, labelled)
                 written = metrics.write(done, values)

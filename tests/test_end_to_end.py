@@ -141,7 +141,7 @@ def trained(world, tmp_path_factory):
         {"credit": "released/regen_prompt", "updates": 2},
         {"credit": "released/always_second"},
         {"credit": "released/own_prompt", "released": True},
-        {"credit": "trajectory", "rounds": 3, "estimator": "rloo"},
+        {"credit": "trajectory", "rounds": 3, "estimator": "rloo", "redraws": 2},
         {"credit": "improvement", "rounds": 3, "estimator": "dr_grpo"},
         {"credit": "trajectory", "reward.kind": "model"},
         {"credit": "trajectory", "mesh": "(2,2,2)", "micro_batches": 2},
