@@ -45,10 +45,10 @@ def get_config():
     config.clip_low = 0.2
     config.clip_high = 0.2
     config.max_logp_gap = 0.01
-    config.steps = 70
+    config.steps = 80
     config.schedule = "cosine"
-    config.learning_rate = 6e-5
-    config.turn_learning_rate = 6e-5
+    config.learning_rate = 8e-5
+    config.turn_learning_rate = 8e-5
     config.final_learning_rate = 1e-5
     config.warmup = 5
     config.turn_step = 20

@@ -35,7 +35,14 @@ def evaluate(model, params, processor, prompts, samples, rounds, sampling, seed,
     finals = [t.final for t in trajectories]
     figures = scores.rates([t.prompt for t in trajectories], categories, right, verdicts, finals)
     outcomes = [
-        {"prompt": t.prompt, "sample": t.sample, "right": r, "verdicts": v, "final": f}
+        {
+            "prompt": t.prompt,
+            "sample": t.sample,
+            "right": r,
+            "verdicts": v,
+            "p_yes": [round(shot.p_yes, 6) for shot in t.rounds],
+            "final": f,
+        }
         for t, r, v, f in zip(trajectories, right, verdicts, finals, strict=True)
     ]
     return figures, outcomes

@@ -15,7 +15,7 @@ LAYERS = [
     "introspect understand editing appraisal retention rollout scores self_judge sight storyboard loop cli __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
-    "report reward_check",
+    "report reward_check ablate",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.
