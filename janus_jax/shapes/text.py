@@ -283,72 +283,90 @@ def _item_text(item, named, article=True):
 
 def reason(rng, ask: Ask, reading: Reading) -> str:
     """A truthful verdict with its reason, beginning with "Yes" or "No": what the picture shows, against the prompt."""
-    named = any(noun.color for noun in ask.nouns)
-
-    alike = len({noun.shape for noun in ask.nouns}) < len(ask.nouns) or any(noun.shape is None for noun in ask.nouns)
-
-    def the(noun):  # a shape alone, where that tells the nouns apart
-        return f"the {noun.shape}" if noun.shape and not (alike and noun.color) else _noun_text(noun, "the")
 
     def pick(*options):
         return str(rng.choice(options))
 
     if matches(ask, reading):
-        if ask.relation:
-            first, second = ask.nouns
-            side = PLACES[ask.relation][0]
-            return pick(
-                f"Yes, {the(first)} is {side} {the(second)}.",
-                f"Yes, there is {_noun_text(first)} {side} {_noun_text(second)}.",
-            )
-        what = " and ".join(_noun_text(noun) for noun in ask.nouns)
-        verb = "are" if ask.nouns[0].count > 1 else "is"
-        return pick(f"Yes, there {verb} {what}.", f"Yes, the picture shows {what}.")
+        return _why_right(pick, ask)
     if reading.unclear:
         return pick("No, one shape is not clear.", "No, the picture has an unclear shape.")
     if not reading.items:
         return pick("No, the picture is empty.", "No, there is nothing in the picture.")
+    noun = ask.nouns[0]
+    if ask.category == "counting" and sum(noun.fits(item) for item in reading.items) != noun.count:
+        return _wrong_count(pick, noun, reading)
     matched = match(ask, reading)
-    if ask.category == "counting":
-        noun = ask.nouns[0]
-        count = sum(noun.fits(item) for item in reading.items)
-        color = f"{noun.color} " if noun.color else ""
-        want = NUMBER_NAMES[noun.count]
-        shape = noun.shape or ANY
-        if count == 0:
-            return pick(f"No, there is no {color}{shape}.", f"No, there are no {color}{plural(shape)}.")
-        if count != noun.count:
-            has = NUMBER_NAMES.get(count, "many")
-            what = f"{color}{shape if count == 1 else plural(shape)}"
-            verb = "is" if count == 1 else "are"
-            if (count, noun.shape) in HELD_OUT_COUNTS:
-                return pick(f"No, there are not {want} {what}.", f"No, it does not show {want} {what}.")
-            return pick(f"No, there {verb} {has} {what}, not {want}.", f"No, it shows {has} {what} instead of {want}.")
-    if matched.missing and matched.extra:
-        lost = matched.missing[0]
-        other = next((item for item in matched.extra if item.shape == lost.shape), matched.extra[0])
-        if other.shape == lost.shape:  # then the colour is what is wrong
-            if (other.color, other.shape) in HELD_OUT_COLORS:
-                return f"No, the {lost.shape} is not {lost.color}."
-            return pick(
-                f"No, the {lost.shape} is {other.color}, not {lost.color}.",
-                f"No, the {lost.shape} is {other.color} instead of {lost.color}.",
-            )
+    if matched.missing or matched.extra:
+        return _wrong_objects(pick, ask, matched)
+    return _wrong_place(pick, ask, matched)
+
+
+def _the(ask, noun):
+    """A noun of two with its article: the shape alone, where that tells them apart."""
+    shapes = [other.shape for other in ask.nouns]
+    apart = None not in shapes and len(set(shapes)) == len(shapes)
+    return f"the {noun.shape}" if noun.shape and (apart or not noun.color) else _noun_text(noun, "the")
+
+
+def _why_right(pick, ask):
+    if ask.relation:
+        first, second = ask.nouns
+        side = PLACES[ask.relation][0]
         return pick(
-            f"No, there is {_item_text(other, named)}, not {_noun_text(lost)}.",
-            f"No, it shows {_item_text(other, named)} instead of {_noun_text(lost)}.",
+            f"Yes, {_the(ask, first)} is {side} {_the(ask, second)}.",
+            f"Yes, there is {_noun_text(first)} {side} {_noun_text(second)}.",
         )
-    if matched.missing:
+    what = " and ".join(_noun_text(noun) for noun in ask.nouns)
+    verb = "are" if ask.nouns[0].count > 1 else "is"
+    return pick(f"Yes, there {verb} {what}.", f"Yes, the picture shows {what}.")
+
+
+def _wrong_count(pick, noun, reading):
+    count = sum(noun.fits(item) for item in reading.items)
+    color = f"{noun.color} " if noun.color else ""
+    want = NUMBER_NAMES[noun.count]
+    shape = noun.shape or ANY
+    if count == 0:
+        return pick(f"No, there is no {color}{shape}.", f"No, there are no {color}{plural(shape)}.")
+    has = NUMBER_NAMES.get(count, "many")
+    what = f"{color}{shape if count == 1 else plural(shape)}"
+    verb = "is" if count == 1 else "are"
+    if (count, noun.shape) in HELD_OUT_COUNTS:
+        return pick(f"No, there are not {want} {what}.", f"No, it does not show {want} {what}.")
+    return pick(f"No, there {verb} {has} {what}, not {want}.", f"No, it shows {has} {what} instead of {want}.")
+
+
+def _wrong_objects(pick, ask, matched):
+    named = any(noun.color for noun in ask.nouns)
+    if not matched.extra:
         lost = _noun_text(matched.missing[0])[2:]
         return pick(f"No, there is no {lost}.", f"No, the {lost} is missing.")
-    if matched.extra:
+    if not matched.missing:
         other = matched.extra[0]
         return pick(
             f"No, there is also {_item_text(other, named)}.",
             f"No, the {_item_text(other, named, article=False)} should not be there.",
         )
+    lost = matched.missing[0]
+    other = next((item for item in matched.extra if item.shape == lost.shape), matched.extra[0])
+    if other.shape != lost.shape:
+        return pick(
+            f"No, there is {_item_text(other, named)}, not {_noun_text(lost)}.",
+            f"No, it shows {_item_text(other, named)} instead of {_noun_text(lost)}.",
+        )
+    # of the right shape: then the colour is what is wrong
+    if (other.color, other.shape) in HELD_OUT_COLORS:
+        return f"No, the {lost.shape} is not {lost.color}."
+    return pick(
+        f"No, the {lost.shape} is {other.color}, not {lost.color}.",
+        f"No, the {lost.shape} is {other.color} instead of {lost.color}.",
+    )
+
+
+def _wrong_place(pick, ask, matched):
     first, second = (found[0] for found in matched.found)
-    one, other = (the(noun) for noun in ask.nouns)
+    one, other = (_the(ask, noun) for noun in ask.nouns)
     actual = next((r for r in RELATIONS if relation_holds(r, first, second)), None)
     if actual is None or _place(ask.nouns[0].shape, actual, ask.nouns[1].shape) in HELD_OUT_PLACES:
         return f"No, {one} is not {PLACES[ask.relation][0]} {other}."
