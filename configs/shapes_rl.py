@@ -25,7 +25,10 @@ def get_config():
     config.most_missing = 0.25  # with a larger share of rewards missing, training waits and asks again ...
     config.pause_seconds = 60.0  # ... after so long
     config.credit = "released/own_prompt"
-    config.estimator = "grpo"  # or "rloo", "dr_grpo"
+    config.estimator = "grpo"  # or "rloo", "dr_grpo", "ppo"
+    config.value_weight = 0.5  # of the value head, with ppo
+    config.gamma = 1.0
+    config.gae_lambda = 0.95
     config.redraws = 0  # further rollouts per step, in search of groups whose members do not all fare alike
     config.min_group = 2  # groups with fewer known rewards are left out
     config.released = False  # True: every habit of the released code, for comparison with it

@@ -22,7 +22,7 @@ class Targets(NamedTuple):
     ids i32[B,N]: text ids or codes; weight f32[B,N]: 0 = not trained; group i32[B,N]: the group whose mean it
     enters: stage 1's tasks, stage 2's segments.
     Stage 2 adds, all f32[B,N]: advantage, old_logps (of the sampler), ref_logps; verdict bool[B,N]: the token was
-    sampled from {Yes, No} alone.
+    sampled from {Yes, No} alone; with a value head also returns f32[B,N], what it is to expect.
     """
 
     at: np.ndarray
@@ -33,6 +33,7 @@ class Targets(NamedTuple):
     old_logps: np.ndarray | None = None
     ref_logps: np.ndarray | None = None
     verdict: np.ndarray | None = None
+    returns: np.ndarray | None = None
 
 
 class Batch(NamedTuple):

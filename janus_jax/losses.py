@@ -70,6 +70,11 @@ def k3_kl(logps, ref_logps):
     return jnp.exp(d) - d - 1.0
 
 
+def value_loss(values, returns, weight):
+    """Half the weighted squared error of a value head, f32[], from f32[B,N] each; weight: normalised."""
+    return 0.5 * jnp.sum(jnp.square(jnp.where(weight > 0, values - returns, 0.0)) * weight)
+
+
 def pg_loss(logps, old_logps, ref_logps, advantage, weight, *, beta: float, clip_low: float, clip_high: float):
     """Clipped surrogate with a k3 penalty (PPO, arXiv 1707.06347; GRPO, arXiv 2402.03300), all f32[B,N].
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import cli, loading, losses, optim, rollout, self_judge, sharding, sight, tokens, train_step
+from janus_jax import cli, loading, losses, optim, ppo, rollout, self_judge, sharding, sight, tokens, train_step
 from janus_jax.appraisal import appraise
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.checkpoint import Checkpoints
@@ -36,6 +36,8 @@ from janus_jax.retention import labelled_pictures, retention
 from janus_jax.rewards import settings, shapes
 from janus_jax.shapes import text
 from janus_jax.storyboard import storyboard
+
+PPO = "ppo"  # the estimator that is none of rollout.ESTIMATORS: it credits tokens, not trajectories
 
 
 def make_forward(model, sampling: Sampling, yes_no, released: bool = False):
@@ -59,8 +61,9 @@ def make_prepare(per: str):
     return prepare
 
 
-def make_loss(beta: float, clip_low: float, clip_high: float):
-    """loss(outputs, batches) -> (f32[], metrics) over all roles."""
+def make_loss(beta: float, clip_low: float, clip_high: float, value_weight: float = 0.0):
+    """loss(outputs, batches) -> (f32[], metrics) over all roles. value_weight: of the value head's loss, if there is
+    one."""
 
     def loss(outputs, batches):
         total, metrics = 0.0, {}
@@ -79,6 +82,9 @@ def make_loss(beta: float, clip_low: float, clip_high: float):
                 clip_high=clip_high,
             )
             total += value
+            if targets.returns is not None:
+                parts["value_loss"] = losses.value_loss(outputs[i][f"{name}_value"], targets.returns, targets.weight)
+                total += value_weight * parts["value_loss"]
             parts[f"entropy_{name}"] = jnp.sum(outputs[i][f"{name}_entropy"] * targets.weight)
             metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
             gap = jnp.max(jnp.where(targets.weight > 0, jnp.abs(logps - old), 0.0))
@@ -100,10 +106,12 @@ def main(argv):
         raise UserError("released credit is about two rounds: set --config.rounds=2, or --config.credit=trajectory")
     if config.released and not config.credit.startswith("released/"):
         raise UserError("the released layout goes with released credit: set --config.credit=released/own_prompt")
-    if config.estimator not in rollout.ESTIMATORS:
+    if config.estimator not in (*rollout.ESTIMATORS, PPO):
         raise UserError(
-            f"estimator {config.estimator!r} is none of {', '.join(rollout.ESTIMATORS)}: set --config.estimator"
+            f"estimator {config.estimator!r} is none of {', '.join((*rollout.ESTIMATORS, PPO))}: set --config.estimator"
         )
+    if config.estimator == PPO and (config.credit != "trajectory" or config.redraws):
+        raise UserError("ppo credits every token by itself: set --config.credit=trajectory and --config.redraws=0")
     if not 2 <= config.min_group <= config.group:
         raise UserError(
             "group-relative advantages need groups of at least 2: set --config.group and, between 2 and that, "
@@ -124,16 +132,19 @@ def main(argv):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What stays the same from step to step: the model, its sampling and its frozen reference; the jitted step with its
-    state's form, and the jitted scoring of a batch by any parameters; shapes and places of the batches; where
+    """What stays the same from step to step: the model, its sampling, its frozen reference and the parameters that
+    training starts from; the jitted step with its state's form, and a batch's log-probabilities and values by any
+    parameters, jitted; shapes and places of the batches; where
     parameters lie while they draw: not split over fsdp, since each token would gather them anew."""
 
     model: Janus
     processor: Processor
     sampling: Sampling
     reference: dict
+    initial: dict
     built: train_step.Built
     score: Callable
+    expect: Callable
     layout: rollout.Layout
     by_row: jax.sharding.NamedSharding
     drawing: dict
@@ -151,7 +162,8 @@ def assemble(config, mesh) -> Stage:
         text_top_k=config.text_top_k or None,
         max_reason_tokens=config.max_reason_tokens,
     )
-    trainable = train_step.trainable_leaves(reference, config.frozen)
+    initial = ppo.with_value_head(reference, model.cfg.llama.width) if config.estimator == PPO else reference
+    trainable = train_step.trainable_leaves(initial, config.frozen)
     schedule = optim.warmup_linear_then(
         config.schedule,
         config.learning_rate,
@@ -161,20 +173,22 @@ def assemble(config, mesh) -> Stage:
         config.turn_step,
         config.steps * config.updates,
     )
-    decays = sharding.match(optim.DECAY_RULES, train_step.split(reference, trainable)[0])
+    decays = sharding.match(optim.DECAY_RULES, train_step.split(initial, trainable)[0])
     tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     forward = make_forward(model, sampling, (special.yes, special.no), config.released)
+    # Dr.GRPO is also a mean over tokens, whatever their trajectory; so is PPO
+    per = "token" if config.estimator in ("dr_grpo", PPO) else rollout.PER[config.credit.split("/")[0]]
     built = train_step.build(
         forward,
-        make_loss(config.beta, config.clip_low, config.clip_high),
+        make_loss(config.beta, config.clip_low, config.clip_high, config.value_weight),
         tx,
-        reference,
+        initial,
         trainable,
         mesh,
         by_row,
-        # Dr.GRPO is also a mean over tokens, whatever their trajectory
-        prepare=make_prepare("token" if config.estimator == "dr_grpo" else rollout.PER[config.credit.split("/")[0]]),
+        rules=(*ppo.RULES, *sharding.PARAM_RULES) if config.estimator == PPO else sharding.PARAM_RULES,
+        prepare=make_prepare(per),
         micro_batches=config.micro_batches,
     )
 
@@ -182,11 +196,16 @@ def assemble(config, mesh) -> Stage:
         outputs = forward(params, batches, policy)
         return [outputs[i][name] for name, i, _ in targets_of(batches)]
 
+    def expect(params, batches):
+        outputs = forward(params, batches)
+        return [outputs[i][f"{name}_value"] for name, i, _ in targets_of(batches)]
+
     layout = rollout.layout(
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
     drawing = sharding.param_shardings(reference, mesh, without=("fsdp",))
-    return Stage(model, processor, sampling, reference, built, jax.jit(score), layout, by_row, drawing)
+    programs = (built, jax.jit(score), jax.jit(expect))
+    return Stage(model, processor, sampling, reference, initial, *programs, layout, by_row, drawing)
 
 
 def explore(config, stage: Stage, params, number: int, attempt: int = 0):
@@ -200,7 +219,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
         raise UserError(f"a prompt has {longest} tokens: set --config.prompt_tokens={longest} or more")
     return introspect(
         stage.model,
-        jax.device_put(params, stage.drawing),
+        jax.device_put(ppo.without_value_head(params), stage.drawing),
         stage.processor,
         prompts,
         config.group,
@@ -214,8 +233,8 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
 
 
 def credit(config, trajectories, rewards) -> rollout.Credited:
-    """rollout.credit as the configuration says."""
-    estimator = rollout.ESTIMATORS[config.estimator]
+    """rollout.credit as the configuration says. Of PPO it is what groups would say; see token_advantages."""
+    estimator = rollout.ESTIMATORS["grpo" if config.estimator == PPO else config.estimator]
     settings = (config.group, config.rounds, estimator, config.min_group)
     return rollout.credit(config.credit, trajectories, rewards, *settings)
 
@@ -277,6 +296,19 @@ def make_batches(config, stage: Stage, trajectories, credited: rollout.Credited,
     return with_targets(batches, old_logps=old, ref_logps=stage.score(stage.reference, batches, policy))
 
 
+def token_advantages(config, stage: Stage, batches, trajectories, rewards, policy):
+    """The batches with PPO's advantages and returns in place of the groups'."""
+    values = jax.device_get(stage.expect(policy, batches))
+    advantages, returns = ppo.advantages(trajectories, rewards, values, config.gamma, config.gae_lambda)
+    known = [np.nan_to_num(advantage) for advantage in advantages]
+    fields = {"advantage": known, "returns": list(returns)}
+    placed = {
+        name: [jax.make_array_from_process_local_data(stage.by_row, x) for x in arrays]
+        for name, arrays in fields.items()
+    }
+    return with_targets(batches, **placed)
+
+
 def learn(config, stage: Stage, state, batches):
     """`config.updates` steps on one batch: (state, metrics of the last, but max_logp_gap of the first, before which
     nothing was learnt)."""
@@ -293,7 +325,7 @@ def train(config, workdir, mesh):
     rows = config.prompts_per_step * config.group
     own = self_judge.make_judge(stage.model, stage.reference, stage.processor, batch=rows)
     judge = settings.make_judge(config.reward, own=own)
-    state = stage.built.initial(stage.reference)
+    state = stage.built.initial(stage.initial)
     labelled = (
         labelled_pictures(stage.model, stage.reference, config.retention_prompts) if config.retention_every else None
     )
@@ -313,7 +345,10 @@ def train(config, workdir, mesh):
                 trajectories, rewards, drawn = rewarded
                 credited = credit(config, trajectories, rewards)
                 with timed(seconds, "score"):
-                    batches = jax.block_until_ready(make_batches(config, stage, trajectories, credited, state.params))
+                    batches = make_batches(config, stage, trajectories, credited, state.params)
+                    if config.estimator == PPO:
+                        batches = token_advantages(config, stage, batches, trajectories, rewards, state.params)
+                    jax.block_until_ready(batches)
                 with timed(seconds, "train"):
                     state, values = learn(config, stage, state, batches)
                 done += 1
@@ -344,7 +379,8 @@ def train(config, workdir, mesh):
             checkpoints.save(done, {"state": state})
     if done >= config.steps:
         drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
-        loading.save(workdir / "model", stage.model, state.params, stage.processor, drawn_with=drawn_with)
+        trained = ppo.without_value_head(state.params)
+        loading.save(workdir / "model", stage.model, trained, stage.processor, drawn_with=drawn_with)
 
 
 if __name__ == "__main__":

@@ -143,6 +143,7 @@ def trained(world, tmp_path_factory):
         {"credit": "released/own_prompt", "released": True},
         {"credit": "trajectory", "rounds": 3, "estimator": "rloo", "redraws": 2},
         {"credit": "improvement", "rounds": 3, "estimator": "dr_grpo"},
+        {"credit": "trajectory", "rounds": 3, "estimator": "ppo", "updates": 2},
         {"credit": "trajectory", "reward.kind": "model"},
         {"credit": "trajectory", "mesh": "(2,2,2)", "micro_batches": 2},
     ],

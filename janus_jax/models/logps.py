@@ -38,6 +38,14 @@ def _chosen(logps, ids):
     return jnp.sum(jnp.where(one_hot, logps, 0.0), axis=-1)
 
 
+def _value(params, name, states):
+    """{} without a value head."""
+    if "value" not in params:
+        return {}
+    head = params["value"]
+    return {f"{name}_value": states.astype(jnp.float32) @ head["kernel"] + head["bias"]}
+
+
 def _inputs(model, params, batch, guided):
     """Embeddings [B,T,D] of a batch's rows; guided: [2B,T,D], theirs and those of the unconditional rows, which are the
     same sequences but for the prompt's words: only text embeddings differ."""
@@ -67,7 +75,8 @@ def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, 
     released code does: all that is no target is embedded by these parameters, as a constant, and the density is
     density.released(sampling).
     Returns {"text": f32[B,N], "codes": f32[B,N], "text_entropy", "codes_entropy"} (entropies in nats, no gradient
-    meant), each only where the batch has such targets.
+    meant), each only where the batch has such targets; where params has a head "value" also "text_value" and
+    "codes_value" f32[B,N], what it expects before the token.
     """
 
     def apply(method, *args):
@@ -87,12 +96,16 @@ def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, 
     hidden = apply("decode", embeds, mask, positions)
     result = {}
     if batch.codes is not None:
-        cond = apply("code_logits", _at(hidden[:B], batch.codes.at))
+        states = _at(hidden[:B], batch.codes.at)
+        cond = apply("code_logits", states)
         uncond = apply("code_logits", _at(hidden[B:], batch.codes.at)) if guided else None
         logps = density.code_logps(cond, uncond, code_sampling)
         result |= {"codes": _chosen(logps, batch.codes.ids), "codes_entropy": density.entropy(logps)}
+        result |= _value(params, "codes", states)
     if batch.text is not None:
-        logits = apply("text_logits", _at(hidden[:B], batch.text.at))
+        states = _at(hidden[:B], batch.text.at)
+        logits = apply("text_logits", states)
         logps = density.text_logps(logits, text_sampling, batch.text.verdict, yes_no)
         result |= {"text": _chosen(logps, batch.text.ids), "text_entropy": density.entropy(logps)}
+        result |= _value(params, "text", states)
     return result
