@@ -1,7 +1,7 @@
 """What each part of the recipe is worth, on the embedded world: all RL rows start from one SFT model and have the same
 budget.
 
-    python -m janus_jax.ablate --config configs/shapes_ablate.py --workdir runs/ablate
+    python -m janus_jax.ablate --config configs/shapes_ablate.py
 
 2 CPU cores: not run as a whole yet. Stage 1 rows take 11 minutes each (600 steps), stage 2 rows 4 (40 steps), an
 evaluation 2.
@@ -16,6 +16,7 @@ STEPS = {"init": "@sft", "steps": 40, "turn_step": 10}
 
 def get_config():
     config = ConfigDict()
+    config.workdir = "runs/ablate"
     config.evaluate = ConfigDict({"prompts_per_category": 50, "samples": 2, "rounds": 3, "batch": 200, "seed": 0})
     config.rows = (
         {"name": "sft", "train": SFT, "set": SHORT},

@@ -2,7 +2,7 @@
 
     python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
 
-One CPU core: 10 minutes (70 steps of 64 trajectories); two seeds side by side, a core each, take the same.
+One CPU core: 15 minutes (80 steps of 64 trajectories); two seeds side by side, a core each, take the same.
 Expected: the README's RL rows.
 """
 

@@ -48,8 +48,8 @@ def rows_of(config) -> dict[str, dict]:
         if row["seeds"] < 1:
             raise UserError(f"row {name}: seeds is {row['seeds']}: give at least 1")
         for value in row["set"].values():
-            if isinstance(value, str) and value.startswith("@") and value[1:] not in rows:
-                raise UserError(f"row {name} refers to {value}: no row above it has that name")
+            if isinstance(value, str) and value.startswith("@") and not rows.get(value[1:], ROW)["train"]:
+                raise UserError(f"row {name} refers to {value}: no row above it trains under that name")
         if not row["train"] and "init" not in row["set"]:
             raise UserError(f"row {name} trains nothing: give set.init, what to evaluate")
         rows[name] = row
@@ -174,6 +174,8 @@ class Runner:
         with open(log, "ab") as file:
             # a session of its own: Ctrl-C of the terminal comes through this process alone
             self._process = subprocess.Popen(line, stdout=file, stderr=file, start_new_session=True)
+            if self._stop:  # the signal came in between
+                self._process.send_signal(signal.SIGTERM)
             status = self._process.wait()
         if self._stop:
             return False
@@ -183,26 +185,49 @@ class Runner:
         return True
 
 
+def unchanged(path: Path, line: list[str]) -> None:
+    """Keeps the command line of a run beside it. Raises UserError where another one began it: rows of one table have
+    one configuration."""
+    line = " ".join(line[1:])
+    if path.is_file() and path.read_text() != line:
+        raise UserError(f"{path} says that this run began as another command: use another --workdir, or remove the run")
+    cli.write(path, line)
+
+
+def stopped():
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(143)
+
+
 def main(argv):
-    config, workdir = cli.parse_config(argv, __doc__)
+    if any(arg == "--workdir" or arg.startswith("--workdir=") for arg in argv):
+        config, workdir = cli.parse_config(argv, __doc__)
+    else:
+        config, _ = cli.parse_config(argv, __doc__, workdir=False)
+        workdir = Path(config.workdir)
     rows = rows_of(config)
     for name, row in rows.items():
         if row["train"] and not Path(row["train"][1]).is_file():
             raise UserError(f"row {name}: there is no file {row['train'][1]}")
-    cli.writable(workdir / "table.md")
+    cli.writable(workdir / "table.md", "--workdir")
     run = Runner()
     for name, row in rows.items():
         for seed in range(row["seeds"]):
             log = workdir / f"{name}-{seed}.log"
-            if row["train"] and not (place(workdir, name, seed) / "model" / "manifest.json").is_file():
-                print(f"{name}, seed {seed}: training", flush=True)
-                if not run(training(workdir, name, row, seed), log):
-                    return
+            if row["train"]:
+                line = training(workdir, name, row, seed)
+                unchanged(workdir / f"{name}-{seed}.training", line)
+                if not (place(workdir, name, seed) / "model" / "manifest.json").is_file():
+                    print(f"{name}, seed {seed}: training", flush=True)
+                    if not run(line, log):
+                        return stopped()
             line, out = evaluation(workdir, name, row, seed, config.evaluate)
+            if row["evaluate"]:
+                unchanged(workdir / f"{name}-{seed}.evaluation", line)
             if row["evaluate"] and not out.is_file():
                 print(f"{name}, seed {seed}: evaluating", flush=True)
                 if not run(line, log):
-                    return
+                    return stopped()
                 cli.write(workdir / "table.md", table(workdir, rows))
     print(table(workdir, rows), end="")
 

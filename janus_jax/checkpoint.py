@@ -214,7 +214,9 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not mark.exists():
-                mark.write_text(stage)
+                scratch = mark.with_suffix(".tmp")
+                scratch.write_text(stage)
+                scratch.rename(mark)
             found = mark.read_text()
         except OSError as error:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error

@@ -66,6 +66,8 @@ def parse_config(argv, doc: str, workdir: bool = True):
         raise UserError(f"unexpected argument {rest[1]!r}: the flags are {needed} and --config.key=value")
     if config is None or folder is None:
         raise UserError(f"needed: {needed}, as in --config configs/NAME.py")
+    if "://" in str(folder):
+        raise UserError(f"--workdir {folder} is no folder: mount the bucket (gcsfuse) and give the mount's path")
     if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
         raise UserError("the configuration file cannot be read: --config takes a Python file with get_config()")
     return config, Path(folder) if workdir else None
@@ -85,8 +87,9 @@ def config_at_least(least: int, config, *names: str) -> None:
             raise UserError(f"config.{name} is {config[name]}: set --config.{name} to at least {least}")
 
 
-def writable(path) -> None:
-    """Raises UserError where a file could not be written, before the work rather than after it. Makes nothing."""
+def writable(path, flag: str = "--out") -> None:
+    """Raises UserError where a file could not be written, before the work rather than after it; flag: what to change.
+    Makes nothing."""
     path = Path(path)
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
@@ -95,7 +98,7 @@ def writable(path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another {flag}") from error
 
 
 def write(path, content: str) -> None:

@@ -53,6 +53,9 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
                     late = (done, {**values, "steps_per_second": config.log_every / (now - clock)})
                     clock = now
                 if done % config.save_every == 0:
+                    if late:  # what a resumed run will not write again
+                        metrics.write(*late)
+                        late = None
                     checkpoints.save(done, {"state": state}, {"data": iterator.get_state()})
                     saved = done
         if late:

@@ -25,8 +25,13 @@ def sft_weights(targets, shares):
     shares = jnp.asarray(shares, jnp.float32)
     totals = sum(_counts(weight, group, len(shares)).sum(0) for weight, group in targets)
     scale = shares / jnp.maximum(totals, 1.0)
-    # by product, not by indexing: a gather with indices that are split over a mesh has no split of its own
-    return [weight * (jax.nn.one_hot(group, len(shares), dtype=jnp.float32) @ scale) for weight, group in targets]
+
+    # A sum, not an index: a gather with indices that are split over a mesh has no split of its own. Nor a product of
+    # matrices, which is rounded on a TPU.
+    def scaled(weight, group):
+        return weight * jnp.sum(jax.nn.one_hot(group, len(shares), dtype=jnp.float32) * scale[None, None], axis=-1)
+
+    return [scaled(weight, group) for weight, group in targets]
 
 
 def pg_weights(targets, groups: int, per: str):

@@ -1,5 +1,5 @@
-"""Retention of judging: how often the model's verdicts on a fixed set of labelled pictures are right, before, while and
-after it is trained to draw. The pictures are the embedded world's, not the model's own, so that a change of the figure
+"""Retention of judging: how often the model's verdicts on a fixed set of labelled pictures are right, while it is
+trained to draw. The pictures are the embedded world's, not the model's own, so that a change of the figure
 is a change of the judge.
 """
 

@@ -12,6 +12,7 @@ and the random bits of a step are functions of (seed, step). The finished model 
 import collections
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from janus_jax import cli, loading, losses, optim, ppo, rollout, self_judge, sharding, sight, tokens, train_step
 from janus_jax.appraisal import appraise
@@ -86,6 +88,7 @@ def make_loss(beta: float, clip_low: float, clip_high: float, value_weight: floa
                 parts["value_loss"] = losses.value_loss(outputs[i][f"{name}_value"], targets.returns, targets.weight)
                 total += value_weight * parts["value_loss"]
             parts[f"entropy_{name}"] = jnp.sum(outputs[i][f"{name}_entropy"] * targets.weight)
+            parts[f"share_{name}"] = jnp.sum(targets.weight)
             metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
             gap = jnp.max(jnp.where(targets.weight > 0, jnp.abs(logps - old), 0.0))
             metrics["max_logp_gap"] = jnp.maximum(metrics.get("max_logp_gap", 0.0), gap)
@@ -99,7 +102,8 @@ def main(argv):
     cli.config_at_least(
         1, config, "prompts_per_step", "updates", "micro_batches", "steps", "save_every", "storyboard_every", "rounds"
     )
-    cli.config_at_least(0, config, "seed", "retention_every")
+    cli.config_at_least(1, config, "retention_prompts")
+    cli.config_at_least(0, config, "seed", "retention_every", "redraws")
     if config.credit not in rollout.CREDITS:
         raise UserError(f"credit {config.credit!r} is none of {', '.join(rollout.CREDITS)}: set --config.credit")
     if config.credit.startswith("released/") and config.rounds != 2:
@@ -126,7 +130,11 @@ def main(argv):
         )
     # what is wrong with the reward is said before a model is loaded
     settings.make_judge(config.reward, own=shapes.judge)
-    with jax.set_mesh(mesh), jax.default_matmul_precision(config.matmul_precision or None):
+    try:
+        precision = jax.default_matmul_precision(config.matmul_precision or None)
+    except ValueError as error:
+        raise UserError(f"{error}: set --config.matmul_precision") from error
+    with jax.set_mesh(mesh), precision:
         train(config, Path(workdir), mesh)
 
 
@@ -204,7 +212,8 @@ def assemble(config, mesh) -> Stage:
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
     drawing = sharding.param_shardings(reference, mesh, without=("fsdp",))
-    programs = (built, jax.jit(score), jax.jit(expect))
+    # their results join the batch, whose place the step states
+    programs = (built, jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))
     return Stage(model, processor, sampling, reference, initial, *programs, layout, by_row, drawing)
 
 
@@ -213,10 +222,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
     alone."""
     rng = np.random.default_rng([config.seed, number, attempt] if attempt else [config.seed, number])
     free = rng.random(config.prompts_per_step) < config.free_prompts
-    prompts = [text.free_prompt(rng) if freely else text.train_prompt(rng) for freely in free]
-    longest = max(len(tokens.prompt_ids(stage.processor.tokenizer, prompt)) for prompt in prompts)
-    if longest > config.prompt_tokens:
-        raise UserError(f"a prompt has {longest} tokens: set --config.prompt_tokens={longest} or more")
+    prompts = [_short_prompt(config, stage.processor, rng, freely) for freely in free]
     return introspect(
         stage.model,
         jax.device_put(ppo.without_value_head(params), stage.drawing),
@@ -232,26 +238,45 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
     )
 
 
+def _short_prompt(config, processor, rng, freely):
+    """A training prompt of at most config.prompt_tokens; longer ones are left out. Raises UserError where all are
+    longer."""
+    for _ in range(100):
+        prompt = text.free_prompt(rng) if freely else text.train_prompt(rng)
+        length = len(tokens.prompt_ids(processor.tokenizer, prompt))
+        if length <= config.prompt_tokens:
+            return prompt
+    raise UserError(
+        f"prompts have more than {config.prompt_tokens} tokens: set --config.prompt_tokens={length} or more"
+    )
+
+
 def credit(config, trajectories, rewards) -> rollout.Credited:
     """rollout.credit as the configuration says. Of PPO it is what groups would say; see token_advantages."""
     estimator = rollout.ESTIMATORS["grpo" if config.estimator == PPO else config.estimator]
-    settings = (config.group, config.rounds, estimator, config.min_group)
+    minimum = 1 if config.estimator == PPO else config.min_group
+    settings = (config.group, config.rounds, estimator, minimum)
     return rollout.credit(config.credit, trajectories, rewards, *settings)
 
 
-def collect(config, stage: Stage, judge, params, number: int, stop, seconds):
-    """(trajectories, their rewards, groups drawn) of step `number`, or None where stop() became true while rewards were
-    missing. Groups that teach nothing, because their members fare alike, are replaced by those of up to config.redraws
-    further rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. seconds: a Counter of
-    the time spent per phase."""
-    telling, idle = [], []
+def collect(config, stage: Stage, judge, params, number: int, stop, tell, seconds):
+    """((trajectories, their rewards) to learn from, the same of all that was drawn) of step `number`, or None where
+    stop() became true while rewards were missing.
+
+    Groups that teach nothing, because their members fare alike, are replaced by those of up to config.redraws further
+    rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. tell: see appraise; seconds: a
+    Counter of the time spent per phase.
+    """
+    telling, idle, everything = [], [], ([], [])
     for attempt in range(1 + config.redraws):
         with timed(seconds, "draw"):
             trajectories = explore(config, stage, params, number, attempt)
         with timed(seconds, "judge"):
-            rewards = appraise(judge, trajectories, config.most_missing, config.pause_seconds, stop)
+            rewards = appraise(judge, trajectories, config.most_missing, config.pause_seconds, stop, tell)
         if rewards is None:
             return None
+        everything[0].extend(trajectories)
+        everything[1].extend(rewards)
         credited = credit(config, trajectories, rewards)
         for begin in range(0, len(trajectories), config.group):
             members = slice(begin, begin + config.group)
@@ -260,8 +285,7 @@ def collect(config, stage: Stage, judge, params, number: int, stop, seconds):
         if len(telling) >= config.prompts_per_step:
             break
     groups = (telling + idle)[: config.prompts_per_step]
-    trajectories, rewards = ([one for group in groups for one in group[i]] for i in range(2))
-    return trajectories, rewards, len(telling) + len(idle)
+    return tuple([one for group in groups for one in group[i]] for i in range(2)), everything
 
 
 @contextlib.contextmanager
@@ -290,7 +314,7 @@ def make_batches(config, stage: Stage, trajectories, credited: rollout.Credited,
     if config.credit == "released/regen_prompt" and not config.released:
         # a picture's copy was never sampled in its second context: what the policy gave it there before any update
         old = [
-            jnp.where(jnp.isnan(mine), now, mine)
+            jax.device_put(jnp.where(jnp.isnan(mine), now, mine), stage.by_row)
             for mine, now in zip(old, stage.score(policy, batches, None), strict=True)
         ]
     return with_targets(batches, old_logps=old, ref_logps=stage.score(stage.reference, batches, policy))
@@ -299,7 +323,7 @@ def make_batches(config, stage: Stage, trajectories, credited: rollout.Credited,
 def token_advantages(config, stage: Stage, batches, trajectories, rewards, policy):
     """The batches with PPO's advantages and returns in place of the groups'."""
     values = jax.device_get(stage.expect(policy, batches))
-    advantages, returns = ppo.advantages(trajectories, rewards, values, config.gamma, config.gae_lambda)
+    advantages, returns = ppo.advantages(trajectories, rewards, config.rounds, values, config.gamma, config.gae_lambda)
     known = [np.nan_to_num(advantage) for advantage in advantages]
     fields = {"advantage": known, "returns": list(returns)}
     placed = {
@@ -316,7 +340,10 @@ def learn(config, stage: Stage, state, batches):
     for _ in range(config.updates):
         state, values = stage.built.step(state, batches)
         gap = values["max_logp_gap"] if gap is None else gap
-    return state, jax.device_get({**values, "max_logp_gap": gap})
+    values = jax.device_get({**values, "max_logp_gap": gap})
+    for name in ("codes", "text"):  # in nats per token, whatever the modality's share of the weights
+        values[f"entropy_{name}"] /= max(values.pop(f"share_{name}"), 1e-9)
+    return state, values
 
 
 def train(config, workdir, mesh):
@@ -325,7 +352,6 @@ def train(config, workdir, mesh):
     rows = config.prompts_per_step * config.group
     own = self_judge.make_judge(stage.model, stage.reference, stage.processor, batch=rows)
     judge = settings.make_judge(config.reward, own=own)
-    state = stage.built.initial(stage.initial)
     labelled = (
         labelled_pictures(stage.model, stage.reference, config.retention_prompts) if config.retention_every else None
     )
@@ -333,16 +359,30 @@ def train(config, workdir, mesh):
     with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl") as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
-        if first is not None:
+        if first is None:
+            state = stage.built.initial(stage.initial)
+        else:
             state = checkpoints.restore(first, {"state": stage.built.abstract})["state"]
         done = saved = first or 0
+
+        def save():
+            nonlocal saved
+            if done > saved:
+                checkpoints.save(done, {"state": state})
+                saved = done
+
+        def wait(line):  # rewards are missing: nothing is lost, however long that lasts
+            save()
+            checkpoints.wait()
+            tqdm.write(line, file=sys.stderr)
+
         with cli.progress(done, config.steps, "rl") as bar:
             while done < config.steps and not stop:
                 seconds = collections.Counter()
-                rewarded = collect(config, stage, judge, state.params, done, lambda: bool(stop), seconds)
+                rewarded = collect(config, stage, judge, state.params, done, lambda: bool(stop), wait, seconds)
                 if rewarded is None:
                     break
-                trajectories, rewards, drawn = rewarded
+                (trajectories, rewards), drawn = rewarded
                 credited = credit(config, trajectories, rewards)
                 with timed(seconds, "score"):
                     batches = make_batches(config, stage, trajectories, credited, state.params)
@@ -353,10 +393,11 @@ def train(config, workdir, mesh):
                     state, values = learn(config, stage, state, batches)
                 done += 1
                 checkpoints.poll()
-                values |= sight.describe(trajectories, rewards, credited, config.group)
+                # of all that was drawn: groups that were chosen for their spread would tell another story
+                values |= sight.describe(*drawn, credit(config, *drawn), config.group)
                 values |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
-                values["tokens_per_second"] = sight.sampled_tokens(trajectories) / seconds.total()
-                values["groups_drawn"] = drawn
+                values["tokens_per_second"] = sight.sampled_tokens(drawn[0]) / seconds.total()
+                values["groups_drawn"] = len(drawn[0]) // config.group
                 if labelled and (done % config.retention_every == 0 or done == config.steps):
                     values["retention"] = retention(stage.model, state.params, stage.processor, labelled)
                 written = metrics.write(done, values)
@@ -368,15 +409,13 @@ def train(config, workdir, mesh):
                         f"{config.max_logp_gap}): the density trained is not the one sampled"
                     )
                 if done % config.storyboard_every == 0 or done == config.steps:
-                    board = storyboard(sight.telling(trajectories, rewards), title=f"step {done}")
+                    board = storyboard(sight.telling(*drawn), title=f"step {done}")
                     board.save(workdir / f"storyboard_{done:05d}.png")
                     metrics.image(done, "storyboard", np.asarray(board))
                     write_report(workdir)
                 if done % config.save_every == 0:
-                    checkpoints.save(done, {"state": state})
-                    saved = done
-        if done > saved:
-            checkpoints.save(done, {"state": state})
+                    save()
+        save()
     if done >= config.steps:
         drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
         trained = ppo.without_value_head(state.params)

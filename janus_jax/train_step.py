@@ -174,8 +174,8 @@ def build(
     prepare: Callable = lambda batch: batch,
     micro_batches: int = 1,
 ) -> Built:
-    """`make_train_step` with all that lies around it, for parameters like `params` (arrays or ShapeDtypeStructs) on a
-    mesh in the context; rules: see abstract_state."""
+    """`make_train_step` with all that lies around it, for parameters like `params` on a mesh in
+    the context; rules: see abstract_state."""
 
     def initial(params):
         # a copy: the state's buffers are donated from step to step, and the parameters given may live on elsewhere

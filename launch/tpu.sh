@@ -12,7 +12,7 @@
 #   export TPU_NAME=janus ZONE=us-west4-a ACCELERATOR_TYPE=v5litepod-16
 #   launch/tpu.sh create --spot --queued && launch/tpu.sh setup
 #   launch/tpu.sh run --spot --queued --delete-on-finish -- \
-#     python -m janus_jax.train_sft --config configs/NAME.py --workdir gs://BUCKET/sft
+#     python -m janus_jax.train_sft --config configs/NAME.py --workdir /mnt/BUCKET/sft
 # One v6e chip; look at the commands first, then run them:
 #   launch/tpu.sh create --name one --zone us-east5-b --type v6e-1 --dry-run
 #
@@ -38,7 +38,7 @@
 # What to know:
 # - After a preemption `run` makes the VM again with the flags that it was given: repeat those of create.
 # - `run` again with the same command takes up watching (Ctrl-C does not stop the job), or starts it again if it has
-#   ended. Every training resumes from its --workdir by itself, which therefore must outlive the VM: gs://BUCKET/... .
+#   ended. Every training resumes from its --workdir by itself, which therefore must outlive the VM: a disk or a bucket mounted under /mnt.
 # - The code travels as a `git archive` of HEAD by scp: works for private repositories, needs no remote and no key on
 #   the VM, and every host gets the same commit, after a preemption too. Uncommitted changes stay at home.
 # - On a VM that exists already, `setup` and `run` alone do. The job lives in ~/janus_jax_job there (tpu_worker.sh).
@@ -527,7 +527,7 @@ setup_all() {
 
 check_command() {
   local word next=0 workdir=""
-  ((${#command[@]})) || refuse "what to run? ... -- python -m janus_jax.train_sft --config configs/NAME.py --workdir gs://BUCKET/DIR"
+  ((${#command[@]})) || refuse "what to run? ... -- python -m janus_jax.train_sft --config configs/NAME.py --workdir /mnt/BUCKET/DIR"
   for word in "${command[@]}"; do
     if ((next)); then workdir="$word" next=0; fi
     case "$word" in
@@ -539,8 +539,9 @@ check_command() {
     esac
   done
   case "$workdir" in
-    "" | gs://*) ;;
-    *) say "--workdir $workdir is on the VM: a preemption or delete takes it along, and several hosts do not share it; gs://BUCKET/DIR lasts" ;;
+    "" | /mnt/*) ;;
+    gs://*) refuse "--workdir $workdir is no folder: mount the bucket on every host (gcsfuse) and give /mnt/BUCKET/DIR" ;;
+    *) say "--workdir $workdir is on the VM: a preemption or delete takes it along, and several hosts do not share it; a bucket mounted under /mnt lasts" ;;
   esac
   if ((retries && !detach)) && [[ -z "$type" ]]; then
     say "no --type: a preempted VM will not be made again"

@@ -54,6 +54,7 @@ def test_command_lines(tmp_path):
         ({"train": ("train_vq", "a.py")}, "train_sft or train_rl"),
         ({"train": RL, "seeds": 0}, "seeds"),
         ({"train": RL, "set": {"init": "@later"}}, "@later"),
+        ({"train": RL, "set": {"init": "@it"}}, "@it"),
         ({}, "trains nothing"),
     ],
 )
@@ -117,7 +118,7 @@ def stubbed(monkeypatch, tmp_path):
 
     def evaluated(workdir, name, row, seed, settings):
         out = workdir / f"{name}-{seed}.json"
-        return ([] if out.is_file() else line("evaluate", out)), out
+        return line("evaluate", out), out
 
     monkeypatch.setattr(ablate, "training", training)
     monkeypatch.setattr(ablate, "evaluation", evaluated)
@@ -137,13 +138,21 @@ def test_goes_on_where_it_was(tmp_path, stubbed, capsys):
     file = tmp_path / "config.py"
     file.write_text(FILE.format(rows='({"name": "sft", **row, "evaluate": False}, {"name": "rl", **row, "seeds": 2})'))
     ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
-    assert [one for one in stubbed if one.startswith("train")] == ["train sft-0", "train rl-0", "train rl-1"]
+    assert "rl, seed 1: evaluating" in capsys.readouterr().out
     assert "| rl | 2 | 0.500 ± 0.000 | 0.600 ± 0.000 |" in (tmp_path / "w" / "table.md").read_text()
     (tmp_path / "w" / "rl-1.json").unlink()
     stubbed.clear()
     capsys.readouterr()
     ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
-    assert "training" not in capsys.readouterr().out and "evaluate rl-1.json" in stubbed
+    assert capsys.readouterr().out.splitlines()[0] == "rl, seed 1: evaluating"
+
+
+def test_a_changed_configuration_is_refused(tmp_path, stubbed):
+    file = tmp_path / "config.py"
+    file.write_text(FILE.format(rows='({"name": "rl", **row},)'))
+    ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
+    (tmp_path / "w" / "rl-0.training").write_text("another command")
+    assert "another --workdir" in refused(ablate.main, "--config", file, "--workdir", tmp_path / "w")
 
 
 def test_a_run_that_fails(tmp_path, stubbed):

@@ -135,6 +135,10 @@ def test_rl_settings(flag, words, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+def test_a_bucket_is_no_workdir():
+    assert "gcsfuse" in refused(train_rl.main, "--config", RL, "--workdir", "gs://bucket/rl")
+
+
 def test_prompts_longer_than_said(tmp_path):
     flags = ("--config", RL, "--workdir", tmp_path / "w", "--config.init=shapes-sft", "--config.prompt_tokens=4")
     assert "--config.prompt_tokens=" in refused(train_rl.main, *flags)

@@ -21,7 +21,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 GOLDENS = Path(__file__).parent / "goldens_launch"
 WHERE = ["--name", "janus", "--zone", "us-west4-a"]
-TRAIN = ["--", "python", "-m", "janus_jax.train_sft", "--config", "configs/x.py", "--workdir", "gs://bucket/sft"]
+TRAIN = ["--", "python", "-m", "janus_jax.train_sft", "--config", "configs/x.py", "--workdir", "/mnt/bucket/sft"]
 TRAIN += ["--config.mesh=(-1,4,1)", "--config.title=it's one"]
 NOTHING = ""
 
@@ -365,7 +365,7 @@ def test_delete_on_finish(ready):
 def test_local_workdir_is_warned_of(ready):
     ready.ok("run", *WHERE, *shell("true"), "--workdir=runs/x")
     assert sum("--workdir runs/x is on the VM" in line for line in ready.run.stderr.splitlines()) == 1
-    ready.ok("run", *WHERE, *shell("true"), "--workdir", "gs://b/x")
+    ready.ok("run", *WHERE, *shell("true"), "--workdir", "/mnt/b/x")
     assert "is on the VM" not in ready.run.stderr
 
 
@@ -609,7 +609,7 @@ def test_jobset():
     assert job["parallelism"] == job["completions"] == rows * columns // chips
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == "tpu-v5-lite-podslice"
     assert pod["terminationGracePeriodSeconds"] >= 120
-    assert "--workdir=gs://" in " ".join(container["command"])
+    assert "--workdir=/mnt/" in " ".join(container["command"])
     placeholders = re.findall(r"<[A-Z_]+>", yaml.safe_dump(manifest))
     assert placeholders and all(f"#   {name}" in text for name in placeholders), "every placeholder is explained"
     assert "xpk workload create" in text and text.count("https://") >= 5

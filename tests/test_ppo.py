@@ -1,16 +1,27 @@
 """Advantages token by token, by hand."""
 
 import numpy as np
+import pytest
 from test_rollout import made
 
 from janus_jax import ppo
+from janus_jax.rollout import trajectory_reward
 
 I = len(made(True).rounds[0].codes)  # noqa: E741  codes per picture
 
 
 def test_tokens_in_time():
     t = made(False, True)
-    assert ppo.steps_of(t, [0.2, 0.9]) == [(0, 0, I, 0.2), (1, 0, 3, 0.8), (0, I, 2 * I, 0.9), (1, 3, 6, 0.9)]
+    assert ppo.steps_of(t, [0.2, 0.9], 2) == [(0, 0, I, 0.2), (1, 0, 3, 0.8), (0, I, 2 * I, 0.9), (1, 3, 6, 0.9)]
+
+
+@pytest.mark.parametrize(
+    "verdicts, rewards", [([True], [1.0]), ([False, True], [0.2, 0.9]), ([False] * 3, [0.1, 0.3, 1.0])]
+)
+def test_rewards_add_up_to_the_paper_s(verdicts, rewards):
+    """So that a right picture and a Yes at once are worth as much as can be had."""
+    total = sum(last for *_, last in ppo.steps_of(made(*verdicts), rewards, 3))
+    assert total == pytest.approx(trajectory_reward(rewards, verdicts, 3))
 
 
 def test_advantages_by_hand():
@@ -18,12 +29,12 @@ def test_advantages_by_hand():
     trajectories, rewards = [made(False, True), made(True)], [[0.2, 0.9], [1.0]]
     rng = np.random.default_rng(0)
     values = rng.normal(size=(2, 2 * I + 1)).astype(np.float32), rng.normal(size=(2, 7)).astype(np.float32)
-    (codes, words), (code_returns, word_returns) = ppo.advantages(trajectories, rewards, values, lam=1.0)
+    (codes, words), (code_returns, word_returns) = ppo.advantages(trajectories, rewards, 2, values, lam=1.0)
     np.testing.assert_allclose(code_returns[0, :I], 0.2 + 0.8 + 0.9 + 0.9, atol=1e-5)
     np.testing.assert_allclose(word_returns[0, :3], 0.8 + 0.9 + 0.9, atol=1e-5)
     np.testing.assert_allclose(code_returns[0, I : 2 * I], 0.9 + 0.9, atol=1e-5)
     np.testing.assert_allclose(word_returns[0, 3:6], 0.9, atol=1e-5)
-    np.testing.assert_allclose(code_returns[1, :I], 2.0, atol=1e-5)
+    np.testing.assert_allclose(code_returns[1, :I], 1 + 2 + 1, atol=1e-5)
     assert np.isnan(codes[1, I:]).all() and np.isnan(words[1, 3:]).all() and np.isnan(codes[0, 2 * I :]).all()
     raw = [code_returns - values[0], word_returns - values[1]]
     known = [np.isfinite(codes), np.isfinite(words)]
@@ -35,7 +46,7 @@ def test_advantages_by_hand():
 def test_short_sight():
     """lam = 0: one step ahead, reward + next value - value."""
     t, values = made(True), (np.arange(I, dtype=np.float32)[None] ** 2, np.full((1, 3), 5.0, np.float32))
-    (codes, words), _ = ppo.advantages([t], [[1.0]], values, lam=0.0)
+    (codes, words), _ = ppo.advantages([t], [[1.0]], 1, values, lam=0.0)
     ahead = np.concatenate([np.diff(values[0][0]), [1.0 + 5.0 - (I - 1) ** 2], [0.0, 0.0, 1.0 - 5.0]])
     got = np.concatenate([codes[0], words[0]])
     np.testing.assert_allclose(got, (ahead - ahead.mean()) / ahead.std(), atol=1e-4)
@@ -44,7 +55,7 @@ def test_short_sight():
 def test_a_missing_reward():
     trajectories, rewards = [made(False, True), made(True)], [[np.nan, 0.9], [1.0]]
     values = np.zeros((2, 2 * I), np.float32), np.zeros((2, 6), np.float32)
-    (codes, words), _ = ppo.advantages(trajectories, rewards, values)
+    (codes, words), _ = ppo.advantages(trajectories, rewards, 2, values)
     assert np.isnan(codes[0]).all() and np.isnan(words[0]).all()
     assert np.isfinite(codes[1, :I]).all() and np.isfinite(words[1, :3]).all()
 

@@ -34,8 +34,7 @@ def _at(hidden, index):
 
 def _chosen(logps, ids):
     # by comparison, not by indexing: where the vocabulary is split over a mesh each part looks for the id in its own
-    one_hot = jnp.arange(logps.shape[-1], dtype=ids.dtype) == ids[..., None]
-    return jnp.sum(jnp.where(one_hot, logps, 0.0), axis=-1)
+    return jnp.sum(jnp.where(jax.nn.one_hot(ids, logps.shape[-1], dtype=bool), logps, 0.0), axis=-1)
 
 
 def _value(params, name, states):
@@ -43,7 +42,7 @@ def _value(params, name, states):
     if "value" not in params:
         return {}
     head = params["value"]
-    return {f"{name}_value": states.astype(jnp.float32) @ head["kernel"] + head["bias"]}
+    return {f"{name}_value": jnp.sum(states.astype(jnp.float32) * head["kernel"][None, None], -1) + head["bias"]}
 
 
 def _inputs(model, params, batch, guided):
