@@ -340,7 +340,7 @@ def learn(config, stage: Stage, state, batches):
     for _ in range(config.updates):
         state, values = stage.built.step(state, batches)
         gap = values["max_logp_gap"] if gap is None else gap
-    values = jax.device_get({**values, "max_logp_gap": gap})
+    values = {name: float(value) for name, value in jax.device_get({**values, "max_logp_gap": gap}).items()}
     for name in ("codes", "text"):  # in nats per token, whatever the modality's share of the weights
         values[f"entropy_{name}"] /= max(values.pop(f"share_{name}"), 1e-9)
     return state, values
