@@ -5,6 +5,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_end_to_end import command
 
 from janus_jax import images, loading, sample, train_vq
 from janus_jax.shapes import render, scene, text, verify
@@ -32,7 +33,7 @@ def test_kmeans_codebook_by_hand():
 
 def test_loss_by_hand():
     """One picture of two pixels, 1 and -1 in every channel: contrast 1 at both, so emphasis 1."""
-    pixels = jnp.array([1.0, -1.0]).reshape(1, 1, 2, 1) * jnp.ones(3)
+    pixels = jnp.asarray(np.array([1.0, -1.0], np.float32).reshape(1, 1, 2, 1) * np.ones(3, np.float32))
     z = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
     outputs = {
         "pixels": pixels + 0.5,
@@ -51,17 +52,17 @@ def test_loss_by_hand():
     assert train_vq.make_loss(False, 0.25, 0.1, 1.0)(outputs, pixels)[0] == pytest.approx(1.2 * 0.25, rel=1e-5)
 
 
-def test_three_phases_and_resume(tmp_path, capsys):
+@pytest.mark.slow
+def test_three_phases_and_resume(tmp_path):
     flags = ["--config", CONFIG, "--workdir", str(tmp_path), "--config.batch=8", "--config.pictures=600"]
     flags += ["--config.steps=(2,2,2)", "--config.log_every=1", "--config.save_every=1"]
-    train_vq.main(flags)
-    model, params = loading.load_vq(tmp_path / "model")
-    assert "verifier accepts" in capsys.readouterr().out
+    command(tmp_path, "train_vq", *flags)
+    _, params = loading.load_vq(tmp_path / "model")
     np.testing.assert_allclose(np.linalg.norm(params["codebook"], axis=-1), 1, atol=0.05)
     first = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     for path in (tmp_path / "model").iterdir():
         path.unlink()
-    train_vq.main(flags)  # all phases are there: only the model is written again
+    command(tmp_path, "train_vq", *flags)  # all phases are there: only the model is written again
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == first
 
 
