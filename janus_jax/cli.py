@@ -56,7 +56,8 @@ def parse_config(argv, doc: str, workdir: bool = True):
         NameError,
         SyntaxError,
     ) as error:
-        reason = " ".join(str(error).split())
+        # the message of a KeyError is the repr of what it was given
+        reason = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
         if isinstance(error, (AttributeError, KeyError)):
             reason = f"unknown key config.{reason.strip(chr(34) + chr(39))}"
         raise UserError(f"{reason} (see the configuration file for its keys)") from error
@@ -69,7 +70,9 @@ def parse_config(argv, doc: str, workdir: bool = True):
     if "://" in str(folder):
         raise UserError(f"--workdir {folder} is no folder: mount the bucket (gcsfuse) and give the mount's path")
     if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
-        raise UserError("the configuration file cannot be read: --config takes a Python file with get_config()")
+        raise UserError(
+            "the configuration file is missing or cannot be read: --config takes a Python file with get_config()"
+        )
     return config, Path(folder) if workdir else None
 
 
