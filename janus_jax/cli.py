@@ -56,8 +56,8 @@ def parse_config(argv, doc: str, workdir: bool = True):
         NameError,
         SyntaxError,
     ) as error:
-        # the message of a KeyError is the repr of what it was given
-        reason = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+        # messages come as the repr of a repr: escapes are no help to a reader
+        reason = " ".join(str(error).replace("\\n", ". ").replace("\\'", "").split())
         if isinstance(error, (AttributeError, KeyError)):
             reason = f"unknown key config.{reason.strip(chr(34) + chr(39))}"
         raise UserError(f"{reason} (see the configuration file for its keys)") from error
