@@ -35,9 +35,9 @@ def appraise(
         failed = np.isnan(scores).sum()
         if failed <= most_missing * len(scores):
             break
-        reason = next((error for error in judged.errors if error), "no reason given")
         tell(
-            f"{failed} of {len(scores)} rewards are missing ({reason}); training waits and asks again in {pause_s:g} s"
+            f"{failed} of {len(scores)} rewards are missing ({judged.first_error}); "
+            f"training waits and asks again in {pause_s:g} s"
         )
         end = time.monotonic() + pause_s
         while time.monotonic() < end and not stop():

@@ -76,11 +76,11 @@ def parse_config(argv, doc: str, workdir: bool = True):
     return config, Path(folder) if workdir else None
 
 
-def at_least(least: int, flag: str = "--{}", **values) -> None:
-    """Raises UserError for the first of the named values that is smaller."""
+def at_least(least: int, **values) -> None:
+    """Raises UserError for the first of the named flags' values that is smaller."""
     for name, value in values.items():
         if value < least:
-            raise UserError(f"{flag.format(name.replace('_', '-'))} is {value}: it must be at least {least}")
+            raise UserError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
 
 
 def config_at_least(least: int, config, *names: str) -> None:

@@ -142,8 +142,8 @@ def main(argv):
 class Stage:
     """What stays the same from step to step: the model, its sampling, its frozen reference and the parameters that
     training starts from; the jitted step with its state's form, and a batch's log-probabilities and values by any
-    parameters, jitted; shapes and places of the batches; where
-    parameters lie while they draw: not split over fsdp, since each token would gather them anew."""
+    parameters, jitted; shapes and places of the batches; where parameters lie while they draw: not split over fsdp,
+    since each token would gather them anew."""
 
     model: Janus
     processor: Processor

@@ -12,8 +12,7 @@ LAYERS = [
     "errors sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
-    "introspect understand editing appraisal retention rollout ppo scores self_judge sight storyboard loop cli "
-    "__init__",
+    "introspect understand appraisal retention rollout ppo scores self_judge sight storyboard loop cli __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
     "report reward_check ablate",
