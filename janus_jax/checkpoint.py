@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,10 +22,12 @@ import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from janus_jax import pod
 from janus_jax.errors import UserError
 from janus_jax.models.pretrained import Leaf, cast, read, stacked
-from janus_jax.tensorfiles import Tensor, read_safetensors, write_safetensors
+from janus_jax.tensorfiles import Tensor, in_file_order, read_safetensors, write_safetensors
 
 MANIFEST = "manifest.json"
 PARAMS = "params.safetensors"
@@ -126,11 +129,22 @@ def write_model(folder, config: dict, params: Mapping[str, Tensor], files: Mappi
 
 def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None) -> None:
     """`write_model` of a nested dict of arrays, fetched one by one. dtype: floating leaves are stored in it; None keeps
-    theirs."""
+    theirs. All processes of a pod call it, and process 0 writes."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    fetch = {path: functools.partial(jax.device_get, leaf) for path, leaf in flat.items()}
+    fetch = {path: functools.partial(_fetch, leaf) for path, leaf in flat.items()}
     tensors = {path: Tensor(x.shape, cast(np.dtype(x.dtype), dtype), fetch[path]) for path, x in flat.items()}
-    write_model(folder, config, tensors, files)
+    if pod.is_first():
+        write_model(folder, config, tensors, files)
+    else:
+        for tensor in in_file_order(tensors):  # what process 0 gathers, it gathers with us
+            tensor.value()
+
+
+def _fetch(leaf):
+    """The whole of a leaf on the host. Where no process holds all of it, all processes call this at once."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return jax.device_get(leaf)
 
 
 def read_config(folder) -> dict:
@@ -200,17 +214,56 @@ def load_params(folder, abstract, dtype=None, shardings=None):
     return place(open_params(folder, {path: leaf.shape for path, leaf in flat.items()}, dtype), shardings)
 
 
+def _same_folder(folder, patience: float = 60.0) -> None:
+    """Raises UserError on all processes where one of them sees another folder than process 0, by a word that is left
+    there; a mounted bucket may show it late."""
+
+    def leave_word():
+        word = os.urandom(8).hex()
+        (folder / "pod").write_text(word)
+        return word
+
+    def is_seen():
+        try:
+            return (folder / "pod").read_text() == word
+        except OSError:
+            return False
+
+    if jax.process_count() == 1:
+        return
+    word, deadline = pod.first(leave_word), time.monotonic() + patience
+    while not is_seen() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    others = np.flatnonzero(~pod.gathered(np.array(is_seen())))
+    if len(others):
+        raise UserError(
+            f"{folder} of process {', '.join(map(str, others))} is not that of process 0: give a --workdir that all "
+            "share, on a disk or a bucket mounted at the same place"
+        )
+
+
 class Checkpoints:
     """Orbax checkpoints of a training under `workdir/checkpoints`, saved asynchronously and sealed when finished.
 
-    A checkpoint is a set of named items: array trees (the state), and JSON values (the data position).
+    A checkpoint is a set of named items: array trees (the state), and JSON values (the data position). In a pod all
+    processes call all methods, at the same steps; orbax writes each one's part into the one folder, process 0 does and
+    decides the rest. What is saved does not depend on the number of processes.
     """
 
     def __init__(self, workdir, stage: str, keep: int = 2):
         """stage: what is trained here; the workdir remembers it. Raises UserError where it remembers another one, or
         cannot be written."""
         self.folder = Path(workdir).absolute() / "checkpoints"
-        mark = self.folder.parent / "stage"
+        pod.first(lambda: self._claim(stage))
+        _same_folder(self.folder.parent)
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        )
+        self._unsealed = None
+
+    def _claim(self, stage):
+        workdir = self.folder.parent
+        mark = workdir / "stage"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not mark.exists():
@@ -222,10 +275,6 @@ class Checkpoints:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
         if found != stage:
             raise UserError(f"{workdir} holds a training of stage {found!r}, not {stage!r}: choose another --workdir")
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        )
-        self._unsealed = None
 
     def save(self, step: int, arrays: dict, values: dict | None = None) -> None:
         """Starts saving; returns once the arrays may be overwritten."""
@@ -236,25 +285,28 @@ class Checkpoints:
         self._unsealed = step
 
     def poll(self) -> None:
-        """Seals the save under way if it has ended; to be called once per step, so that a kill loses one interval."""
+        """Seals the save under way if it has ended; to be called once per step, so that a kill loses one interval. It
+        waits for no other process: orbax ends a save on process 0 once all have written their part."""
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
         """Waits for the save under way and seals it."""
         self._manager.wait_until_finished()
-        if self._unsealed is not None and jax.process_index() == 0:
+        if self._unsealed is not None and pod.is_first():
             seal(self.folder / str(self._unsealed))
         self._unsealed = None
 
     def latest(self) -> int | None:
         """The newest sealed step, or None. A checkpoint that a kill left unsealed does not count."""
-        sealed = [step for step in self._manager.all_steps() if (self.folder / str(step) / MANIFEST).is_file()]
-        return max(sealed, default=None)
+        return pod.first(lambda: max(set(self._manager.all_steps()) - set(self._unsealed_steps()), default=None))
+
+    def _unsealed_steps(self):
+        return [step for step in self._manager.all_steps() if not (self.folder / str(step) / MANIFEST).is_file()]
 
     def restore(self, step: int, arrays: dict, values=()) -> dict:
         """Reads the named items; `arrays` maps names to abstract trees (with shardings), `values` names JSON items."""
-        verify(self.folder / str(step))
+        pod.first(lambda: verify(self.folder / str(step)))
         items = {name: ocp.args.StandardRestore(tree) for name, tree in arrays.items()}
         items |= {name: ocp.args.JsonRestore() for name in values}
         try:
@@ -267,9 +319,8 @@ class Checkpoints:
 
     def discard_unsealed(self) -> None:
         """Removes what a kill left half-written, so that a step can be saved again."""
-        for step in self._manager.all_steps():
-            if not (self.folder / str(step) / MANIFEST).is_file():
-                self._manager.delete(step)
+        for step in pod.first(self._unsealed_steps):
+            self._manager.delete(step)
 
     def __enter__(self):
         return self

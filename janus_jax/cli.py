@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
+from janus_jax import pod
 from janus_jax.errors import UserError
 
 
@@ -20,10 +22,13 @@ def run(main) -> None:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        pod.leave(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        pod.leave(1)
 
 
 def parse_config(argv, doc: str, workdir: bool = True):
@@ -133,6 +138,8 @@ class Stop:
 
 
 def progress(first: int, total: int, title: str):
-    """A tqdm bar over steps first..total with rate and time left; sparse where stderr is no terminal."""
+    """A tqdm bar over steps first..total with rate and time left; sparse where stderr is no terminal, and on the first
+    process alone."""
     interval = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(total=total, initial=first, desc=title, mininterval=interval, maxinterval=60, unit="step")
+    settings = {"mininterval": interval, "maxinterval": 60, "unit": "step", "disable": not pod.is_first()}
+    return tqdm(total=total, initial=first, desc=title, **settings)

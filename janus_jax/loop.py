@@ -5,7 +5,7 @@ import time
 
 import jax
 
-from janus_jax import cli
+from janus_jax import cli, pod
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.metrics import Metrics
 from janus_jax.train_step import Built
@@ -18,11 +18,13 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
 
     built: the stage's step and the form of its state; dataset: a grain IterDataset; place(batch) puts a host batch on
     the mesh. The data position is saved with the state, so that a
-    resumed run sees the very batches that the uninterrupted one would have seen. stop: set by a signal.
+    resumed run sees the very batches that the uninterrupted one would have seen, on any mesh and number of processes.
+    stop: set by a signal; on any process it stops all at the same step.
     Returns (state, finished): finished is False after a SIGTERM, which saves first.
     """
     iterator = iter(dataset)
-    with Checkpoints(workdir, title) as checkpoints, Metrics(workdir, title) as metrics:
+    stop = pod.AnyOf(stop, late=AHEAD)
+    with Checkpoints(workdir, title) as checkpoints, Metrics(workdir, title, pod.is_first()) as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is not None:

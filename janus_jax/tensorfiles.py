@@ -151,11 +151,20 @@ def read_folder(folder) -> dict[str, np.ndarray]:
     raise UserError(f"{folder} holds no weights: expected *.safetensors or pytorch_model*.bin")
 
 
+def in_file_order(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tensors in the order in which `write_safetensors` asks for their values."""
+    return [tensor for _, tensor in _ordered(tensors)]
+
+
+def _ordered(tensors):
+    return sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)  # so that each stays aligned
+
+
 def write_safetensors(path, tensors: Mapping[str, Tensor]) -> None:
     """Writes one file. Raises OSError as the system does; then a part of the file is left."""
     header: dict = {"__metadata__": {"format": "pt"}}  # transformers refuses a file without it
     place = 0
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)  # so that each stays aligned
+    ordered = _ordered(tensors)
     for name, tensor in ordered:
         offsets = [place, place := place + tensor.nbytes]
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}

@@ -6,8 +6,9 @@ Resumes from the workdir by itself; the finished model is DIR/model.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from janus_jax import cli, density, loading, losses, optim, sharding, train_step
+from janus_jax import cli, density, loading, losses, optim, pod, sharding, train_step
 from janus_jax.batch import GROUPS, targets_of, with_targets
 from janus_jax.data import cache, sft
 from janus_jax.errors import UserError
@@ -54,7 +55,10 @@ def world_tokenizer(workdir) -> Tokenizer:
     """The embedded world's tokenizer: the one this workdir was started with, so that a resumed run cannot change its
     ids."""
     path = workdir / Tokenizer.FILES[0]
-    if not path.is_file():
+
+    def write():
+        if path.is_file():
+            return
         scratch = path.with_suffix(".tmp")
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -62,6 +66,8 @@ def world_tokenizer(workdir) -> Tokenizer:
             scratch.rename(path)
         except OSError as error:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
+
+    pod.first(write)
     return Tokenizer.from_folder(workdir)
 
 
@@ -84,7 +90,8 @@ def initial_model(config, mesh, workdir):
         )
     model = Janus(cfg)
     params = init_params(model, jax.random.key(config.seed), mesh=mesh)
-    params = {**params, "vq": jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), vq_params, params["vq"])}
+    vq_params = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), vq_params, params["vq"])
+    params = {**params, "vq": vq_params}
     return model, params, loading.processor_of(cfg, world_tokenizer(workdir))
 
 
@@ -101,6 +108,7 @@ def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
     cli.config_at_least(1, config, "steps", "log_every", "save_every", "micro_batches")
     cli.config_at_least(0, config, "seed")
+    pod.start(config)
     if not sum(config.shares) > 0:
         raise UserError("all of config.shares are 0: give a task a share")
     mesh = sharding.mesh_of(config.mesh)
@@ -141,8 +149,8 @@ def main(argv):
         maker = sft.RowMaker(
             groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
         )
-        shard = (jax.process_index(), jax.process_count())
-        dataset = sft.steps(maker, buckets, config.seed, config.steps, shard)
+        mine = [sharding.local_rows(by_row, bucket.rows) for bucket in buckets]
+        dataset = sft.steps(maker, buckets, config.seed, config.steps, mine)
 
         def place(batch):
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)

@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from janus_jax import cli, optim, train_step
+from janus_jax import cli, optim, pod, train_step
 from janus_jax.checkpoint import save_model
 from janus_jax.data import pictures
 from janus_jax.errors import UserError
 from janus_jax.loop import fit
 from janus_jax.models.vq import VQ, VQConfig, unit
 from janus_jax.shapes import text, verify
-from janus_jax.sharding import make_mesh
+from janus_jax.sharding import local_rows, make_mesh
 
 
 def make_forward(model: VQ, quantised: bool):
@@ -115,14 +115,15 @@ def merge_ground(codebook, codes, pictures_u8):
     return merged, len(ground)
 
 
-def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1) -> float:
+def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1, whole=None) -> float:
     """Share of right pictures of training and held-out prompts that the verifier still accepts after encode and
-    decode: no model that draws with these codes can be expected to do better."""
+    decode: no model that draws with these codes can be expected to do better. whole: the sharding of an array that
+    every process of a pod can read."""
     rng = np.random.default_rng(seed)
     prompts = text.held_out_prompts(count // 12) + [text.train_prompt(rng) for _ in range(count // 2)]
     asks = [text.parse(prompt) for prompt in prompts]
     originals = np.stack([pictures.right_picture(rng, ask, side) for ask in asks])
-    apply = jax.jit(lambda x: model.apply({"params": params}, x, method="__call__"))
+    apply = jax.jit(lambda x: model.apply({"params": params}, x, method="__call__"), out_shardings=whole)
     decoded = np.concatenate(
         [apply(part / np.float32(127.5) - 1) for part in np.split(originals, len(originals) // 50)]
     )
@@ -132,10 +133,12 @@ def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1) 
 
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
+    pod.start(config)
     cfg = VQConfig(**config.vq)
     model = VQ(cfg)
     mesh = make_mesh(jax.device_count(), 1, 1)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     if config.batch % jax.device_count():
         raise UserError(
             f"a batch of {config.batch} does not divide by {jax.device_count()} devices: change --config.batch"
@@ -165,8 +168,8 @@ def main(argv):
             by_row,
             rules=replicate,
         )
-        shard = (jax.process_index(), jax.process_count())
-        dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, shard)
+        mine = local_rows(by_row, config.batch)
+        dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, mine)
         state, finished = fit(workdir / name, name, built, params, dataset, place, settings, stop)
         return state.params, finished
 
@@ -176,20 +179,27 @@ def main(argv):
         held = next(iter(pictures.batches(config.pictures, cfg.image_size, 512, config.seed + 1)))
         params, finished = phase(0, "continuous", params, quantised=False)
         if finished:
-            latents = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")))(params, held[:256])
-            params = {**params, "codebook": kmeans_codebook(np.asarray(latents), cfg.codebook_size, config.seed)}
+            encode = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")), out_shardings=whole)
+            latents = np.asarray(encode(params, held[:256]))
+            params = {**params, "codebook": pod.same(kmeans_codebook(latents, cfg.codebook_size, config.seed))}
             params, finished = phase(1, "codes", params, quantised=True)
         if finished:
-            codes = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode_codes"))(params, held)
+            encode_codes = jax.jit(
+                lambda p, x: model.apply({"params": p}, x, method="encode_codes"), out_shardings=whole
+            )
+            codes = encode_codes(params, held)
             as_drawn = np.round((held + 1) * 127.5).astype(np.uint8)
             codebook, merged = merge_ground(np.asarray(params["codebook"]), np.asarray(codes), as_drawn)
-            print(f"merged {merged} codes of plain ground into one")
+            if pod.is_first():
+                print(f"merged {merged} codes of plain ground into one")
             params, finished = phase(
-                2, "merged", {**params, "codebook": codebook}, quantised=True, frozen=("codebook",)
+                2, "merged", {**params, "codebook": pod.same(codebook)}, quantised=True, frozen=("codebook",)
             )
         if finished:
             save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, params, {})
-            print(f"verifier accepts {verifier_cap(model, params, cfg.image_size):.4f} of reconstructed right pictures")
+            accepted = verifier_cap(model, params, cfg.image_size, whole=whole)
+            if pod.is_first():
+                print(f"verifier accepts {accepted:.4f} of reconstructed right pictures")
 
 
 if __name__ == "__main__":

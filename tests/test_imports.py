@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "janus_jax"
 LAYERS = [
-    "errors sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
+    "errors pod sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
     "introspect understand appraisal retention rollout ppo scores self_judge sight storyboard loop cli __init__",

@@ -23,13 +23,26 @@ class RandomPictures:
         return render.render(compose(rng, ask), self._side, rng)
 
 
-def batches(count: int, side: int, batch: int, seed: int, shard=(0, 1)):
-    """An endless grain dataset of f32[batch, side, side, 3] in [-1, 1]; `shard` is (process, processes)."""
-    dataset = grain.MapDataset.source(RandomPictures(count, side, seed)).seed(seed).shuffle()
-    dataset = dataset[shard[0] :: shard[1]].repeat().map(lambda x: x.astype(np.float32) / 127.5 - 1.0)
-    return dataset.batch(batch, drop_remainder=True).to_iter_dataset(
-        grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
-    )
+class _Batches:
+    """A grain random-access source: item n is the rows `mine` of the n-th batch of a data set of pictures."""
+
+    def __init__(self, pictures, batch: int, mine):
+        self._pictures, self._batch, self._mine = pictures, batch, [int(row) for row in mine]
+
+    def __len__(self):
+        return len(self._pictures) // self._batch
+
+    def __getitem__(self, n):
+        rows = [self._pictures[int(n) * self._batch + row] for row in self._mine]
+        return np.stack(rows).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def batches(count: int, side: int, batch: int, seed: int, mine=None):
+    """An endless grain dataset of f32[batch, side, side, 3] in [-1, 1]; mine: the rows of each batch to make, those of
+    this process; None makes all."""
+    pictures = grain.MapDataset.source(RandomPictures(count, side, seed)).seed(seed).shuffle().repeat()
+    source = _Batches(pictures, batch, range(batch) if mine is None else mine)
+    return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16))
 
 
 def right_picture(rng, ask, side: int):

@@ -8,8 +8,9 @@ and, for a base model that has yet to learn to see,
 
     describe  [user:] (seen) [question, assistant:]              trained: what is in the picture, EOS
 
-A step's batch is a tuple of Batches, one per bucket, so that short sequences are not padded to the longest. Row i of
-the data set is a pure function of (seed, i): a data position is one number.
+A step's batch is a tuple of Batches, one per bucket, so that short sequences are not padded to the longest. A row is a
+pure function of (seed, step, bucket, place in the bucket): a data position is one number, the step, and how many
+processes share the rows of a step changes none of them.
 """
 
 import dataclasses
@@ -138,28 +139,31 @@ class RowMaker:
 
 
 class Steps:
-    """A grain random-access source of whole steps: item i is the tuple of Batches of step i."""
+    """A grain random-access source of steps: item i is the tuple of Batches of step i. mine: of each bucket the places
+    of the rows to make, those of this process; None makes all."""
 
-    def __init__(self, maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):
-        self.maker, self.buckets, self.seed, self.count, self.shard = maker, tuple(buckets), seed, count, shard
+    def __init__(self, maker: RowMaker, buckets, seed: int, count: int, mine=None):
+        self.maker, self.buckets, self.seed, self.count = maker, tuple(buckets), seed, count
+        self.mine = [range(bucket.rows) for bucket in self.buckets] if mine is None else mine
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, step) -> tuple[Batch, ...]:
-        index, shards = self.shard
         batches = []
         for b, bucket in enumerate(self.buckets):
-            rng = np.random.default_rng([self.seed, int(step), b, index])
+            # in any order: micro-batches, and processes, shall hold every kind
+            kinds = [kind for kind in bucket.kinds for _ in range(kind.rows)]
+            where = np.random.default_rng([self.seed, int(step), b]).permutation(len(kinds))
             rows = []
-            for kind in bucket.kinds:
-                for _ in range(kind.rows // shards):
-                    rows.append(self._fitting(rng, kind, bucket.length))
+            for place in self.mine[b]:
+                rng = np.random.default_rng([self.seed, int(step), b, 1 + int(place)])
+                rows.append(self._fitting(rng, kinds[where[place]], bucket.length))
             judged = [kind for kind in bucket.kinds if kind.task in ("judge", "describe")]
             drawn = any(kind.task in ("draw", "redraw") for kind in bucket.kinds)
             batches.append(
                 collate(
-                    [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
+                    rows,
                     bucket.length,
                     self.maker.special.pad,
                     text_targets=min(self.maker.longest, tokens.MAX_REASON_TOKENS) if judged else 0,
@@ -177,7 +181,7 @@ class Steps:
         raise UserError(f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it")
 
 
-def steps(maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):
-    """A grain dataset of `count` steps. shard is (process, processes); each process makes its share of every bucket."""
-    source = Steps(maker, buckets, seed, count, shard)
+def steps(maker: RowMaker, buckets, seed: int, count: int, mine=None):
+    """A grain dataset of `count` steps; mine: see Steps."""
+    source = Steps(maker, buckets, seed, count, mine)
     return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
