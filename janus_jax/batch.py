@@ -136,11 +136,13 @@ def collate(
     extras=(),
     guided: bool = False,
     by_slot: bool = False,
+    picture_shape=None,
 ) -> Batch:
     """Left-pads rows to `length`; the numbers of targets and pictures per row are fixed, so that shapes are.
 
     extras: names of the stage-2 fields to carry; a token whose advantage is NaN is not trained. by_slot: positions
-    count every slot, masked ones too, as in the released code. Raises ValueError where a row does not fit.
+    count every slot, masked ones too, as in the released code. picture_shape: of a picture, for rows that may all be
+    without; None takes that of a row's. Raises ValueError where a row does not fit.
     """
     B = len(rows)
     ids = np.full((B, length), pad, np.int32)
@@ -156,7 +158,7 @@ def collate(
         ids[i, start:], kind[i, start:], uncond[i, start:], mask[i, start:] = row.ids, row.kind, row.uncond, row.mask
     pixels = None
     if pictures:
-        shape = next(row.pictures[0].shape for row in rows if row.pictures)
+        shape = picture_shape or next(row.pictures[0].shape for row in rows if row.pictures)
         pixels = np.zeros((B, pictures, *shape), np.float32)
         for i, row in enumerate(rows):
             for p, picture in enumerate(row.pictures):

@@ -165,15 +165,14 @@ def _receive(place, mine, interval, deadline):
     with _listen(place) as server:
         server.settimeout(min(interval, 0.2))
         while True:
-            guests = {index: guest for index, guest in guests.items() if _is_open(guest[0])}
+            for index in [index for index, (guest, _) in guests.items() if not _is_open(guest)]:
+                guests.pop(index)[0].close()
             missing = [index for index in range(1, place.count) if index not in guests]
             if not missing:
                 verdict = differences({0: mine, **{index: said for index, (_, said) in guests.items()}})
                 break
             if time.monotonic() > deadline:
-                verdict = (
-                    f"{_processes(missing)} of {place.count} did not come: look at their hosts, start all again"
-                )
+                verdict = f"{_processes(missing)} of {place.count} did not come: look at their hosts, start all again"
                 break
             if time.monotonic() - told > interval:
                 told = time.monotonic()

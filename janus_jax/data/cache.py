@@ -25,6 +25,11 @@ class PictureFiles:
     paths: np.ndarray
     side: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array they would be: (N, side, side, 3)."""
+        return len(self.paths), self.side, self.side, 3
+
     def __getitem__(self, i) -> np.ndarray:
         return images.letterbox(images.read(self.paths[i]), self.side)
 

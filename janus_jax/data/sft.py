@@ -169,6 +169,7 @@ class Steps:
                     text_targets=min(self.maker.longest, tokens.MAX_REASON_TOKENS) if judged else 0,
                     code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
                     pictures=max((kind.earlier + 1 for kind in judged), default=0),
+                    picture_shape=self.maker.groups.pixels.shape[1:],
                 )
             )
         return tuple(batches)

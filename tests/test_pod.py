@@ -1,0 +1,437 @@
+"""Several processes as one training: the meeting by plain sockets, then whole trainings on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from janus_jax import loading, pod, sharding
+from janus_jax.checkpoint import PARAMS
+from janus_jax.data import cache, pictures, sft
+from janus_jax.errors import UserError
+from janus_jax.pod import Place, differences, place_of
+from janus_jax.tensorfiles import read_safetensors
+from janus_jax.tokens import Tokenizer
+
+ROOT = Path(__file__).parent.parent
+LAUNCHER = str(ROOT / "launch" / "local_pod.sh")
+
+# Who am I?
+
+
+def environ(address="10.0.0.1:9000", count="4", index="2"):
+    return {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count, "JAX_PROCESS_ID": index}
+
+
+GKE = {"TPU_WORKER_HOSTNAMES": "janus-0.janus,janus-1.janus", "TPU_WORKER_ID": "1"}
+SLICES = {"MEGASCALE_NUM_SLICES": "3", "MEGASCALE_SLICE_ID": "2", "MEGASCALE_COORDINATOR_ADDRESS": "lead:8080"}
+
+
+@pytest.mark.parametrize(
+    "given, place",
+    [
+        ({}, None),
+        (environ(), Place("10.0.0.1", 9000, 4, 2)),
+        (environ(address="[::1]:9000"), Place("::1", 9000, 4, 2)),
+        (environ(address="lead"), Place("lead", pod.PORT, 4, 2)),
+        (environ(count="1", index="0"), None),
+        (GKE, Place("janus-0.janus", pod.PORT, 2, 1)),
+        ({**GKE, **environ()}, Place("10.0.0.1", 9000, 4, 2)),
+        ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
+        ({**GKE, **SLICES}, Place("lead", pod.PORT, 6, 5)),
+    ],
+)
+def test_place(given, place):
+    assert place_of(given) == place
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (environ(index="4"), "process 4 of 4 cannot be: set JAX_PROCESS_ID"),
+        (environ(index=""), "JAX_PROCESS_ID is '', which is no number"),
+        (environ(count="two"), "JAX_NUM_PROCESSES is 'two'"),
+        (environ(address="lead:port"), "'lead:port' is not HOST:PORT"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU_WORKER_ID is ''"),
+    ],
+)
+def test_no_place(given, message):
+    with pytest.raises(UserError, match=message):
+        place_of(given)
+
+
+# Are we alike?
+
+
+def test_differences_are_named():
+    alike = {"commit": "1a", "jax": "0.10.2"}
+    assert differences({0: alike, 1: dict(alike)}) == ""
+    line = differences({0: alike, 1: alike, 2: {**alike, "commit": "2b"}, 3: {"commit": "2b", "jax": "0.10.2"}})
+    assert line.startswith("the processes differ: commit is 1a on processes 0, 1, 2b on processes 2, 3: give all")
+    line = differences({0: alike, 1: {**alike, "jax": "0.10.3"}, 2: {"commit": "1a"}})
+    assert "jax is 0.10.2 on process 0, 0.10.3 on process 1, absent on process 2" in line and "commit" not in line
+
+
+def test_facts(monkeypatch):
+    monkeypatch.setenv("JANUS_COMMIT", "0123456789abcdef")
+    facts = pod.facts(ConfigDict({"seed": 1, "model": {"llama": {"width": 64}}, "mesh": (-1, 1, 1)}))
+    assert facts["commit"] == "0123456789ab" and facts["jax"] == jax.__version__
+    assert facts["config.model.llama.width"] == "64" and facts["config.mesh"] == "[-1, 1, 1]"
+    other = pod.facts(ConfigDict({"seed": 2, "model": {"llama": {"width": 64}}, "mesh": (-1, 1, 1)}))
+    assert "config.seed is 1 on process 0, 2 on process 1: give" in differences({0: facts, 1: other})
+    json.dumps(facts)
+
+
+# The meeting
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1] - 1
+
+
+class Meeting:
+    """Processes that meet, as threads; `ends[i]` is "" or the refusal that process i got."""
+
+    def __init__(self, port, count=3, patience=20.0):
+        self.port, self.count, self.patience = port, count, patience
+        self.ends, self.threads = {}, []
+
+    def come(self, index, said=("1a",), count=None, slot=None):
+        def run():
+            place = Place("127.0.0.1", self.port, count or self.count, index)
+            try:
+                pod.meet(place, dict(zip("ab", said, strict=False)), interval=0.2, patience=self.patience)
+                self.ends[index if slot is None else slot] = ""
+            except UserError as error:
+                self.ends[index if slot is None else slot] = str(error)
+
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+    def end(self):
+        for thread in self.threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        return self.ends
+
+
+def until(condition, seconds=20.0):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.01)
+
+
+def lines_of(capsys, needed):
+    """What was printed to stderr until a line holds `needed`."""
+    text = ""
+
+    def has_come():
+        nonlocal text
+        text += capsys.readouterr().err
+        return needed in text
+
+    until(has_come)
+    return text
+
+
+def test_who_is_missing_is_said(port, capsys):
+    meeting = Meeting(port)
+    meeting.come(1)
+    lines_of(capsys, f"process 1 of 3: waiting for process 0 at 127.0.0.1:{port + 1}\n")
+    meeting.come(0)
+    text = lines_of(capsys, "process 1 of 3: waiting for process 2\n")
+    assert "process 0 of 3: waiting for process 2\n" in text or "process 0 of 3: waiting for processes 1, 2\n" in text
+    assert not meeting.ends
+    meeting.come(2)
+    assert meeting.end() == {0: "", 1: "", 2: ""}
+
+
+def test_those_who_differ_are_refused(port):
+    meeting = Meeting(port)
+    for index in range(3):
+        meeting.come(index, ["1a", "x" if index < 2 else "y"])
+    ends = meeting.end()
+    assert set(ends.values()) == {ends[0]} and set(ends) == {0, 1, 2}
+    assert "b is x on processes 0, 1, y on process 2: give all of them the same code" in ends[0]
+
+
+@pytest.mark.parametrize("wrong", [{"index": 1}, {"index": 2, "count": 4}, {"index": 3, "count": 4}])
+def test_wrong_numbers_are_refused(port, wrong):
+    meeting = Meeting(port)
+    meeting.come(0)
+    meeting.come(1)
+    time.sleep(1)
+    meeting.come(**wrong, slot="wrong")
+    ends = meeting.end()
+    assert "set JAX_PROCESS_ID and JAX_NUM_PROCESSES" in ends[0] and set(ends.values()) == {ends[0]}
+    assert f"calls itself {wrong['index']} of {wrong.get('count', 3)}" in ends[0]
+
+
+def test_one_that_does_not_come(port):
+    meeting = Meeting(port, patience=1.0)
+    meeting.come(0)
+    meeting.come(2)
+    ends = meeting.end()
+    assert "process 1 of 3 did not come" in ends[0] and ends[2] == ends[0]
+    alone = Meeting(port, patience=0.5)
+    alone.come(1)
+    assert "process 0 at 127.0.0.1" in alone.end()[1] and "did not come" in alone.ends[1]
+
+
+def test_strangers_and_those_who_leave_do_not_count(port, capsys):
+    meeting = Meeting(port)
+    meeting.come(0)
+    until(lambda: greet(port, b""))
+    for greeting in (b"GET / HTTP/1.0\r\n\r\n", b"[]\n", b'{"index": "x"}\n', b""):
+        assert greet(port, greeting)
+    with socket.create_connection(("127.0.0.1", port + 1)) as door:  # a process 1 that dies while it waits
+        door.sendall(json.dumps({"index": 1, "count": 3, "facts": {"a": "old"}}).encode() + b"\n")
+        lines_of(capsys, "waiting for process 2\n")
+    lines_of(capsys, "waiting for processes 1, 2\n")
+    meeting.come(2)
+    meeting.come(1)  # started again, with other code
+    assert meeting.end() == {0: "", 1: "", 2: ""}
+
+
+def greet(port, words):
+    """Whether somebody listens to what a stranger says."""
+    try:
+        with socket.create_connection(("127.0.0.1", port + 1), timeout=5) as door:
+            door.sendall(words)
+            return True
+    except OSError:
+        return False
+
+
+def test_a_place_of_the_meeting_that_is_taken(port):
+    with socket.create_server(("", port + 1)), pytest.raises(UserError, match=f"cannot listen on port {port + 1}"):
+        pod.meet(Place("127.0.0.1", port, 2, 0), {})
+
+
+# Who makes which rows
+
+
+def test_rows_of_a_process():
+    """In a slice whose devices are not in the order of its processes, and where two processes share rows."""
+
+    def by_row(*parts):
+        return SimpleNamespace(addressable_devices_indices_map=lambda shape: dict(enumerate((p,) for p in parts)))
+
+    assert sharding.local_rows(by_row(slice(6, 8), slice(2, 4)), 8).tolist() == [2, 3, 6, 7]
+    assert sharding.local_rows(by_row(slice(4, 6), slice(4, 6)), 8).tolist() == [4, 5]
+    assert sharding.local_rows(by_row(slice(None)), 3).tolist() == [0, 1, 2]
+    mesh = sharding.make_mesh(2, 2, 2)
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+    assert sharding.local_rows(whole, 8).tolist() == list(range(8))
+
+
+def groups():
+    """Three prompts, each with a right and a wrong picture."""
+    rng = np.random.default_rng(0)
+    return cache.Groups(
+        prompts=np.array(["a red circle", "a blue square", "two green stars"]),
+        start=np.array([0, 2, 4, 6]),
+        codes=rng.integers(0, 9, (6, 4)).astype(np.int32),
+        pixels=rng.integers(0, 255, (6, 8, 8, 3)).astype(np.uint8),
+        score=np.array([1, 0] * 3, np.float32),
+        reasons=np.array(["Yes", "No, it is wrong."] * 3),
+        captions=np.array(["a picture"] * 6),
+    )
+
+
+def rows_of(batch, order):
+    return jax.tree.map(lambda leaf: leaf[order], batch)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_processes_share_the_same_rows():
+    """However many processes make a batch, its rows are the same, and a row is never made twice."""
+    maker = sft.RowMaker(groups(), Tokenizer.from_folder(loading.find("shapes-sft")), seen_tokens=4)
+    buckets = [
+        sft.Bucket(120, (sft.Kind("draw", 0, 3), sft.Kind("judge", 0, 5))),
+        sft.Bucket(160, (sft.Kind("redraw", 1, 4),)),
+    ]
+    whole = sft.Steps(maker, buckets, 7, 5)
+    for order in (np.arange(8), np.array([1, 4, 5, 7, 0, 2, 3, 6])):
+        for parts in (2, 4):
+            mine = [[np.split(order[order < b.rows], parts)[p] for b in buckets] for p in range(parts)]
+            shared = [sft.Steps(maker, buckets, 7, 5, one) for one in mine]
+            for step, b in ((0, 0), (0, 1), (3, 0)):
+                made = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part[step][b] for part in shared))
+                assert_equal(made, rows_of(whole[step][b], np.concatenate([one[b] for one in mine])))
+    rows = np.concatenate([whole[step][0].ids for step in range(5)])
+    assert len(np.unique(rows, axis=0)) > 8  # and they do differ
+    kinds = [np.unique(whole[step][0].text.group[:, 0]) for step in range(5)]
+    assert len({tuple(k) for k in kinds}) == 1
+
+
+def test_processes_share_the_same_pictures():
+    whole = iter(pictures.batches(50, 16, 4, seed=3))
+    parts = [iter(pictures.batches(50, 16, 4, seed=3, mine=mine)) for mine in ([0, 2], [1, 3])]
+    for _ in range(3):
+        batch = next(whole)
+        for part, mine in zip(parts, ([0, 2], [1, 3]), strict=True):
+            np.testing.assert_array_equal(next(part), batch[mine])
+
+
+# The launcher
+
+
+def launcher(count, *command, **settings):
+    line = [LAUNCHER, str(count), *map(str, command)]
+    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def test_the_launcher_names_the_one_that_died():
+    began = time.time()
+    process = launcher(3, "bash", "-c", "if ((JAX_PROCESS_ID == 1)); then kill -9 $$; fi; echo up; sleep 100; exit 0")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + 9 and time.time() - began < 30
+    assert err == "local_pod.sh: process 1 of 3 was killed by signal 9 (KILL); ending the other 2\n"
+    assert set(out.splitlines()) <= {"[0] up", "[2] up"}
+    process = launcher(2, "bash", "-c", "exit $((JAX_PROCESS_ID * 3))")
+    assert "process 1 of 2 ended with status 3; ending the other" in process.communicate(timeout=60)[1]
+    assert process.returncode == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_launcher_hands_signals_on(number):
+    trap = "trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.1; done"
+    process = launcher(2, "bash", "-c", trap)
+    assert {process.stdout.readline() for _ in range(2)} == {"[0] up\n", "[1] up\n"}
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and sorted(out.splitlines()) == ["[0] saved", "[1] saved"] and err == ""
+
+
+def test_the_launcher_sets_the_scene():
+    show = 'echo "$JAX_PROCESS_ID/$JAX_NUM_PROCESSES $JAX_PLATFORMS $JAX_COORDINATOR_ADDRESS"; echo "$@" >&2'
+    process = launcher(2, "bash", "-c", show, "name", "a b", env={**os.environ, "JAX_PLATFORMS": ""})
+    out, _ = process.communicate(timeout=60)
+    lines = sorted(out.splitlines())
+    assert process.returncode == 0 and len(lines) == 4
+    assert [line.split(" 127.")[0] for line in lines] == ["[0] 0/2 cpu", "[0] a b", "[1] 1/2 cpu", "[1] a b"]
+    assert lines[0].split(":")[1] == lines[2].split(":")[1]
+
+
+@pytest.mark.parametrize("wrong", [[], ["0", "true"], ["two", "true"], ["2"]])
+def test_the_launcher_refuses(wrong):
+    run = subprocess.run([LAUNCHER, *wrong], capture_output=True, text=True)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "N COMMAND" in run.stderr
+
+
+# Whole trainings: tests/pod_worker.py counts in its parameter how often it has seen each sample
+
+
+def environment(**more):
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **more}
+
+
+def worker(workdir, count, *flags, **more):
+    command = (sys.executable, "-m", "tests.pod_worker", workdir, *flags)
+    return launcher(count, *command, env=environment(**more))
+
+
+def ended(process, status=0, seconds=300):
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == status, out[-3000:] + err[-2000:]
+    return out, err
+
+
+def children(process):
+    """{process index: pid} of a launcher's trainings."""
+    found = {}
+    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        try:
+            settings = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found |= {int(s[15:]): int(pid) for s in settings if s.startswith(b"JAX_PROCESS_ID=")}
+    return found
+
+
+def steps_of(workdir):
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def when(condition, process, seconds=240):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None and time.time() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+def seen(workdir):
+    return read_safetensors(workdir / "model" / PARAMS)["seen"]
+
+
+def stopped_by_one(workdir, count, index, flags=()):
+    """Runs until some steps are done, then sends SIGTERM to process `index` alone: the step at which all stopped."""
+    before = max(steps_of(workdir), default=0)
+    process = worker(workdir, count, "--pause=0.2", *flags)
+    when(lambda: max(steps_of(workdir), default=0) > before + 1, process)
+    os.kill(children(process)[index], signal.SIGTERM)
+    ended(process)
+    assert not (workdir / "model").exists()
+    last = max(int(path.parent.name) for path in workdir.glob("checkpoints/*/manifest.json"))
+    assert before < last < 20
+    return last
+
+
+def test_those_who_differ_end_at_once(tmp_path):
+    command = f'exec {sys.executable} -m tests.pod_worker {tmp_path} --pause "0.$JAX_PROCESS_ID"'
+    out, err = ended(launcher(2, "bash", "-c", command, env=environment()), status=2)
+    assert "[0] error: the processes differ: config.pause is 0.0 on process 0, 0.1 on process 1: give all" in out
+    assert out.count("the processes differ") == 2 and "ended with status 2" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_killed_stopped_and_resumed_by_fewer(tmp_path):
+    """Two processes, one killed; two again, one told to stop; then one alone ends it: each sample was seen once."""
+    process = worker(tmp_path, 2, "--pause=0.2")
+    when(lambda: list(tmp_path.glob("checkpoints/*/manifest.json")), process)
+    os.kill(children(process)[1], signal.SIGKILL)
+    began = time.time()
+    _, err = ended(process, status=128 + 9)
+    assert time.time() - began < 60 and "process 1 of 2 was killed by signal 9 (KILL)" in err
+    stopped_by_one(tmp_path, 2, index=1)
+    ended(worker(tmp_path, 1))
+    np.testing.assert_array_equal(seen(tmp_path), np.ones(160, np.float32))
+
+
+@pytest.mark.slow
+def test_more_and_fewer_processes(tmp_path):
+    """4 -> 1 -> 2 -> 4 processes, on other meshes: each sample was seen once."""
+    first = stopped_by_one(tmp_path, 4, index=3)
+    devices = "--xla_force_host_platform_device_count=2"
+    second = stopped_by_one(tmp_path, 1, index=0)
+    third = stopped_by_one(tmp_path, 2, index=0, flags=["--data=2"])
+    assert 0 < first < second < third
+    ended(worker(tmp_path, 4, "--data=4", XLA_FLAGS=devices))
+    np.testing.assert_array_equal(seen(tmp_path), np.ones(160, np.float32))
+    assert sorted(set(steps_of(tmp_path))) == list(range(1, 21))
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_shared(tmp_path, monkeypatch):
+    command = f'exec {sys.executable} -m tests.pod_worker {tmp_path}/"$JAX_PROCESS_ID"'
+    out, _ = ended(launcher(2, "bash", "-c", command, env=environment()), status=2)
+    assert out.count("of process 1 is not that of process 0: give a --workdir that all share") == 2
