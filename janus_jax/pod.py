@@ -262,6 +262,11 @@ def start(config, environ=os.environ) -> None:
     `meet` does."""
     place = place_of(environ)
     if place is None:
+        if jax.process_count() > 1:  # the TPU runtime knows its slice
+            raise UserError(
+                f"this is one of the {jax.process_count()} hosts of a slice, and was started alone: start the command "
+                "on all, with JAX_COORDINATOR_ADDRESS=HOST:PORT of the first, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+            )
         return
     meet(place, facts(config))
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

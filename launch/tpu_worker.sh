@@ -101,6 +101,26 @@ start() {
   report
 }
 
+metadata() { # ATTRIBUTE
+  curl --silent --show-error --fail --max-time 10 --retry 3 --header 'Metadata-Flavor: Google' \
+    "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
+}
+
+# Where this host stands among those of its slice, for janus_jax/pod.py; the first in the list is number 0. The names
+# are those that jax reads (jax/_src/clusters/cloud_tpu_cluster.py). One host alone needs nothing.
+find_place() {
+  local hosts index first
+  if [[ -n "${JAX_COORDINATOR_ADDRESS:-}" ]]; then return; fi
+  if ! hosts="$(metadata worker-network-endpoints)" || ! index="$(metadata agent-worker-number)"; then
+    tell "the metadata server does not tell the hosts of this slice: going on as one host"
+    return
+  fi
+  IFS=, read -ra hosts <<<"$hosts" # WORDS:WORDS:ADDRESS of each
+  if ((${#hosts[@]} < 2)); then return; fi
+  first="${hosts[0]#*:*:}"
+  export JAX_COORDINATOR_ADDRESS="${first%%:*}:8482" JAX_NUM_PROCESSES="${#hosts[@]}" JAX_PROCESS_ID="$index"
+}
+
 # Runs the command and records how it ended.
 supervise() {
   local child="" status=0 terminated=0 turn
@@ -113,6 +133,7 @@ supervise() {
   cd -- "$CODE"
   export PATH="$CODE/.venv/bin:$PATH" PYTHONUNBUFFERED=1 JANUS_COMMIT
   JANUS_COMMIT="$(recorded commit "")"
+  find_place
   set -m # the command gets a process group of its own, so that signals reach what it starts, too
   "$@" &
   child=$!

@@ -62,6 +62,12 @@ class Cloud:
             path.mkdir()
         shutil.copy(Path(__file__).parent / "stub_gcloud.sh", bin / "gcloud")
         (bin / "hostname").write_text("#!/bin/sh\necho $WORKER\n")
+        # the metadata server: a file of $STUB for each attribute, and the worker's number
+        (bin / "curl").write_text(
+            '#!/bin/sh\nfor url in "$@"; do :; done\ncase "$url" in\n'
+            '*/attributes/agent-worker-number) echo "${WORKER#host-w}" ;;\n'
+            '*/attributes/*) cat "$STUB/${url##*/}" 2>/dev/null || exit 22 ;;\n*) exit 6 ;;\nesac\n'
+        )
         for path in bin.iterdir():
             path.chmod(0o755)
         self.env = {
@@ -291,6 +297,27 @@ def test_a_second_create_makes_nothing(ready):
     ready.ok("create", *WHERE, "--type", "v6e-1")
     assert len(ready.calls(" create ")) == 1
     assert "nothing is created" in ready.run.stderr
+
+
+WHO = shell('echo "process ${JAX_PROCESS_ID:-} of ${JAX_NUM_PROCESSES:-} at ${JAX_COORDINATOR_ADDRESS:-}"')
+
+
+def test_the_hosts_of_a_slice_know_their_place(ready):
+    ready.set("worker-network-endpoints", "unknown:unknown:10.0.0.5,unknown:unknown:10.0.0.6\n")
+    ready.ok("run", *WHERE, *WHO)
+    for worker in "01":
+        log = ready.ok("logs", *WHERE, "--worker", worker).stdout
+        assert f"process {worker} of 2 at 10.0.0.5:8482" in log
+
+
+@pytest.mark.parametrize("told", ["unknown:unknown:10.0.0.5\n", None], ids=["one host", "no metadata"])
+def test_a_host_alone(ready, told):
+    if told:
+        ready.set("worker-network-endpoints", told)
+    ready.ok("run", *WHERE, *WHO)
+    log = ready.ok("logs", *WHERE).stdout
+    assert "process  of  at \n" in log
+    assert ("going on as one host" in log) == (told is None)
 
 
 def test_setup_replaces_the_code_and_keeps_results(ready):
