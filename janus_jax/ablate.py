@@ -32,7 +32,8 @@ import sys
 import threading
 from pathlib import Path
 
-from janus_jax import cli, compare, scores
+from janus_jax import cli, scores
+from janus_jax.compare import across, number, paired, read
 from janus_jax.errors import UserError
 
 ROW = {"train": (), "set": {}, "seeds": 1, "evaluate": True, "best_of": 0}
@@ -41,10 +42,10 @@ ROW = {"train": (), "set": {}, "seeds": 1, "evaluate": True, "best_of": 0}
 def rows_of(config) -> dict[str, dict]:
     """config.rows with all keys, checked. Raises UserError for an unknown key, command, or row referred to."""
     rows = {}
-    for number, row in enumerate(config.rows):
+    for index, row in enumerate(config.rows):
         name = row.get("name", "")
         if not re.fullmatch(r"[\w.-]+", name) or name in rows:
-            raise UserError(f"config.rows[{number}] is called {name!r}: give it a name of its own, of letters and _.-")
+            raise UserError(f"config.rows[{index}] is called {name!r}: give it a name of its own, of letters and _.-")
         row = {key: value for key, value in row.items() if key != "name"}
         unknown = row.keys() - ROW.keys()
         if unknown:
@@ -160,8 +161,8 @@ def cell(values, signed: bool = False) -> str:
     if not values:
         return ""
     if len(values) == 1:
-        return compare.number(*values[0], "+" if signed else "")
-    return compare.across([mean for mean, _ in values], "+" if signed else "")
+        return number(*values[0], "+" if signed else "")
+    return across([mean for mean, _ in values], "+" if signed else "")
 
 
 def difference(workdir: Path, rows: dict, name: str, seed: int, baseline: str) -> tuple[float, float] | None:
@@ -169,11 +170,11 @@ def difference(workdir: Path, rows: dict, name: str, seed: int, baseline: str) -
     None where one of them is not there, or they drew differently."""
     if name == baseline or rows[name]["best_of"]:
         return None
-    paths = [workdir / f"{row}-{number}.json" for row, number in (same_seed(rows, baseline, seed), (name, seed))]
+    paths = [workdir / f"{row}-{index}.json" for row, index in (same_seed(rows, baseline, seed), (name, seed))]
     if not all(path.is_file() for path in paths):
         return None
-    (_, before), (_, after) = map(compare.read, paths)
-    return compare.paired(before, after, 1)
+    (_, before), (_, after) = map(read, paths)
+    return paired(before, after, 1)
 
 
 def table(workdir: Path, rows: dict, baseline: str = "") -> str:

@@ -111,10 +111,12 @@ if kind == "train":
 elif place.name == "bad-0.json":
     sys.exit("error: no such thing")
 else:
-    place.write_text('{"overall": {"first": 0.5, "final": 0.6}, "stderr": {"first": 0.1, "final": 0.1, "gain": 0.1, '
+    scratch = place.with_suffix(".tmp")  # as evaluate does: the other job's table may look at it
+    scratch.write_text('{"overall": {"first": 0.5, "final": 0.6}, "stderr": {"first": 0.1, "final": 0.1, "gain": 0.1, '
                      '"repair_rate": null, "spoil_rate": null, "judge_agreement_balanced": null, "rounds_used": 0.1}, '
                      '"gain": 0.1, "repair_rate": null, "spoil_rate": null, "judge_agreement_balanced": null, '
                      '"rounds_used": 1.5}')
+    scratch.rename(place)
 """
 
 
