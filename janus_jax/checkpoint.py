@@ -304,6 +304,10 @@ class Checkpoints:
     def _unsealed_steps(self):
         return [step for step in self._manager.all_steps() if not (self.folder / str(step) / MANIFEST).is_file()]
 
+    def holds(self, step: int, name: str) -> bool:
+        """Whether a checkpoint has an item of this name."""
+        return (self.folder / str(step) / name).is_dir()
+
     def restore(self, step: int, arrays: dict, values=()) -> dict:
         """Reads the named items; `arrays` maps names to abstract trees (with shardings), `values` names JSON items."""
         pod.first(lambda: verify(self.folder / str(step)))
