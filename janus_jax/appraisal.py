@@ -71,22 +71,35 @@ class Pending:
         except BaseException as error:  # raised again where it is waited for
             self._outcome.put((None, error))
 
+    def poll(self, seconds: float = 0.1):
+        """(rewards, or None where they are not there after so long; lines that were said meanwhile). Not for a judge
+        that is asked `here`, and not again once the rewards are there."""
+        try:
+            rewards, error = self._outcome.get(timeout=seconds)
+        except queue.Empty:
+            rewards = error = None
+        said = []
+        while not self._said.empty():
+            said.append(self._said.get())
+        if error is not None:
+            raise error
+        return rewards, said
+
+    def abandon(self) -> None:
+        """Lets the thread end at its next look."""
+        self._abandoned.set()
+
     def wait(self, stop: Callable[[], bool] = lambda: False, tell: Callable[[str], None] = _tell):
         """The rewards as of `appraise`, once they are there; None where stop() became true before. tell(line) is called
         in this thread. Once only."""
         if self._here:
             return self._ask(stop, tell)
         while True:
-            try:
-                rewards, error = self._outcome.get(timeout=0.1)
-            except queue.Empty:
-                rewards = error = None
-            while not self._said.empty():
-                tell(self._said.get())
-            if error is not None:
-                raise error
+            rewards, said = self.poll()
+            for line in said:
+                tell(line)
             if rewards is not None:
                 return rewards
             if stop():
-                self._abandoned.set()
+                self.abandon()
                 return None

@@ -306,7 +306,7 @@ class Checkpoints:
 
     def holds(self, step: int, name: str) -> bool:
         """Whether a checkpoint has an item of this name."""
-        return (self.folder / str(step) / name).is_dir()
+        return pod.first(lambda: (self.folder / str(step) / name).is_dir())
 
     def restore(self, step: int, arrays: dict, values=()) -> dict:
         """Reads the named items; `arrays` maps names to abstract trees (with shardings), `values` names JSON items."""

@@ -3,6 +3,9 @@
 Everything that is drawn at step n is a function of the configuration's seed, n, and the parameters that draw it. Either
 the parameters of step n draw, and wait for their rewards (`collect`); or those of step n - 1 do, and rewards are
 fetched while step n + 1 is drawn (`Ahead`).
+
+In a pod each process draws and judges some of a step's prompts, on its own devices: trajectories and rewards are
+everywhere this process's alone, batches those of all.
 """
 
 import contextlib
@@ -12,7 +15,7 @@ import time
 import jax
 import numpy as np
 
-from janus_jax import packed, ppo, sight, tokens
+from janus_jax import local, packed, pod, sight, tokens
 from janus_jax.appraisal import Pending
 from janus_jax.data import prompts as prompt_file
 from janus_jax.errors import UserError
@@ -79,6 +82,19 @@ def prompts_of(config, stage: Stage, number: int, attempt: int = 0) -> tuple[lis
     return prompts, int(rng.integers(2**31))
 
 
+def own_prompts(config, by_row) -> np.ndarray:
+    """Which of a step's prompts are this process's: those whose trajectories' rows are. Raises UserError where a group
+    would lie on several processes."""
+    rows = local.rows(by_row, config.prompts_per_step * config.group)
+    mine = np.unique(rows // config.group)
+    if len(rows) < len(mine) * config.group:
+        raise UserError(
+            f"groups of {config.group} trajectories do not lie on one process each: set --config.prompts_per_step to a "
+            "multiple of the devices that do not share a row"
+        )
+    return mine
+
+
 def _short_prompt(config, processor, rng, freely):
     """A training prompt of at most config.prompt_tokens; longer ones are left out. Raises UserError where all are
     longer."""
@@ -93,21 +109,24 @@ def _short_prompt(config, processor, rng, freely):
 
 
 def explore(config, stage: Stage, params, number: int, attempt: int = 0):
-    """Trajectories of step `number`: a group for each of its prompts. Another attempt has other prompts."""
+    """Trajectories of step `number`: a group for each of its prompts that are this process's. Another attempt has other prompts."""
     prompts, seed = prompts_of(config, stage, number, attempt)
-    return introspect(
-        stage.model,
-        jax.device_put(ppo.without_value_head(params), stage.programs.drawing),
-        stage.processor,
-        prompts,
-        config.group,
-        config.rounds,
-        stage.sampling,
-        seed=seed,
-        batch=len(prompts) * config.group,
-        always=config.credit == "released/always_second",
-        released=config.released,
-    )
+    prompts = [prompts[i] for i in own_prompts(config, stage.programs.by_row)]
+    params = stage.programs.drawn_with(params)
+    with jax.set_mesh(stage.programs.own):
+        return introspect(
+            stage.model,
+            params,
+            stage.processor,
+            prompts,
+            config.group,
+            config.rounds,
+            stage.sampling,
+            seed=seed,
+            batch=len(prompts) * config.group,
+            always=config.credit == "released/always_second",
+            released=config.released,
+        )
 
 
 # Rewards
@@ -119,19 +138,44 @@ def ask(config, judge: Judge, trajectories) -> Pending:
     return Pending(judge, trajectories, config.most_missing, config.pause_seconds, here)
 
 
+def awaited(config, stage: Stage, pending: Pending, stop, tell):
+    """pending.wait(stop, tell). In a pod all processes wait together: until all have their rewards, or stop() is true
+    on one; then it is None on all. tell(line) is called on all when one has a line, which is "" on the others."""
+    if settings.on_devices(config.reward):  # none is missing, nobody stops
+        with jax.set_mesh(stage.programs.own):
+            return pending.wait()
+    if jax.process_count() == 1:
+        return pending.wait(stop, tell)
+    rewards = None
+    while True:
+        said = []
+        if rewards is None:
+            rewards, said = pending.poll()
+        ready, stopped, speaks = pod.gathered(np.array([rewards is not None, stop(), len(said) > 0])).T
+        if speaks.any():
+            tell("; ".join(said))
+        if ready.all():
+            return rewards
+        if stopped.any():
+            pending.abandon()
+            return None
+        time.sleep(0.1)
+
+
 def collect(config, stage: Stage, judge: Judge, params, reference, number: int, stop, tell, seconds):
     """The Experience of step `number`, drawn by `params`, or None where stop() became true while rewards were missing.
 
     Groups that teach nothing, because their members fare alike, are replaced by those of up to config.redraws further
-    rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. tell(line): called while too
-    many rewards are missing; seconds: a Counter of the time spent per phase.
+    rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. (In a pod each process replaces
+    its own.) tell(line): called while too many rewards are missing; seconds: a Counter of the time spent per phase.
     """
     telling, idle, everything = [], [], ([], [])
+    wanted = len(own_prompts(config, stage.programs.by_row))
     for attempt in range(1 + config.redraws):
         with timed(seconds, "draw"):
             trajectories = explore(config, stage, params, number, attempt)
         with timed(seconds, "judge"):
-            rewards = ask(config, judge, trajectories).wait(stop, tell)
+            rewards = awaited(config, stage, ask(config, judge, trajectories), stop, tell)
         if rewards is None:
             return None
         everything[0].extend(trajectories)
@@ -141,9 +185,9 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
             members = slice(begin, begin + config.group)
             idles = all(sight.idle(advantage[members], config.group) for advantage in credited)
             (idle if idles else telling).append((trajectories[members], rewards[members]))
-        if len(telling) >= config.prompts_per_step:
+        if config.redraws and pod.gathered(np.array(len(telling) >= wanted)).all():
             break
-    groups = (telling + idle)[: config.prompts_per_step]
+    groups = (telling + idle)[:wanted]
     return Experience(*([one for group in groups for one in group[i]] for i in range(2)), everything)
 
 
@@ -175,7 +219,7 @@ class Ahead:
         if number + 1 < self._config.steps:
             following = self._draw(params, reference, number + 1, seconds)
         with timed(seconds, "judge"):
-            rewards = self._pending.wait(stop, tell)
+            rewards = awaited(self._config, self._stage, self._pending, stop, tell)
         if rewards is None:
             return None
         self._send(following)
@@ -218,5 +262,7 @@ def abstract_arrays(config, stage: Stage) -> dict:
 def from_arrays(config, stage: Stage, number: int, arrays) -> Rollout:
     """Undoes `to_arrays`, for step `number`."""
     prompts, _ = prompts_of(config, stage, number)
-    trajectories = packed.unpack(jax.device_get(arrays["trajectories"]), prompts, config.group, stage.processor)
+    prompts = [prompts[i] for i in own_prompts(config, stage.programs.by_row)]
+    trajectories = jax.tree.map(local.data, arrays["trajectories"])
+    trajectories = packed.unpack(trajectories, prompts, config.group, stage.processor)
     return Rollout(number, trajectories, Scores(arrays["old"], arrays["ref"], float(arrays["gap"])))

@@ -332,6 +332,20 @@ def gathered(values) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
+def averaged(values: dict[str, float], summed=()) -> dict[str, float]:
+    """The processes' figures as one: the mean of those that know it (NaN: does not), or the sum for a name of
+    `summed`. All processes call it, with the same names."""
+    if jax.process_count() == 1:
+        return values
+    table = gathered(np.array([values[name] for name in values], np.float32))
+    known = np.isfinite(table)
+    totals = np.where(known, table, 0).sum(0)
+    means = np.where(known.any(0), totals / np.maximum(known.sum(0), 1), np.nan)
+    return {
+        name: float(total if name in summed else mean) for name, total, mean in zip(values, totals, means, strict=True)
+    }
+
+
 @functools.cache
 def _any():
     """(sharding of one flag per process, whether any is set) on one device of each process."""

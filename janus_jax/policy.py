@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from janus_jax import losses, optim, ppo, rollout, sharding, train_step
+from janus_jax import local, losses, optim, ppo, rollout, sharding, train_step
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.density import Sampling
 from janus_jax.models.logps import token_logps
@@ -88,6 +88,7 @@ class Programs:
     policy) -> list of log-probabilities f32[B,N] of the batches' targets (policy: embeds the contexts in the released
     layout, else not looked at). expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding.
     drawing: the parameters' shardings while they draw: not split over fsdp, since each token would gather them anew.
+    own: the mesh that this process draws on; in a pod its part of the whole.
     """
 
     built: train_step.Built
@@ -95,6 +96,11 @@ class Programs:
     expect: Callable
     by_row: jax.sharding.NamedSharding
     drawing: dict
+    own: jax.sharding.Mesh
+
+    def drawn_with(self, params) -> dict:
+        """The model's own parameters on `own`, as `drawing` says; all processes call it."""
+        return local.tree(jax.device_put(ppo.without_value_head(params), self.drawing), self.own)
 
 
 def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Programs:
@@ -142,4 +148,5 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
 
     # their results join the batch, whose place the step states
     jitted = (jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))
-    return Programs(built, *jitted, by_row, sharding.param_shardings(params, mesh, without=("fsdp",)))
+    drawing = sharding.param_shardings(params, mesh, without=("fsdp",))
+    return Programs(built, *jitted, by_row, drawing, local.mesh(mesh))

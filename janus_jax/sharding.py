@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -159,14 +158,6 @@ def mesh_of(shape) -> Mesh:
         if math.prod(sizes) == devices:
             return make_mesh(*sizes)
     raise UserError(f"the mesh {tuple(shape)} does not use the {devices} devices: set --config.mesh=(-1,1,1)")
-
-
-def local_rows(by_row: NamedSharding, rows: int) -> np.ndarray:
-    """Which rows of a global batch lie on this process's devices, i64[n] in order: those it hands to
-    jax.make_array_from_process_local_data. Processes that share the rows (a mesh whose tensor axis spans them) get the
-    same ones."""
-    parts = {place[0].indices(rows) for place in by_row.addressable_devices_indices_map((rows,)).values()}
-    return np.concatenate([np.arange(*part) for part in sorted(parts)])
 
 
 # Parameters

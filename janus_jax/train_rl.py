@@ -7,7 +7,7 @@ reference scores with its own embeddings, pictures are drawn again only where th
 of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
 policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts
 and the random bits of a step are functions of (seed, step), and a rollout in flight is in the checkpoint. The finished
-model is DIR/model.
+model is DIR/model. In a pod each process draws and judges its share of the prompts on its own devices.
 """
 
 import collections
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli, experience, loading, ppo, rollout, self_judge, sharding, sight
+from janus_jax import cli, experience, loading, pod, ppo, rollout, self_judge, sharding, sight
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.data.prompts import read_prompts
 from janus_jax.errors import UserError
@@ -37,6 +37,7 @@ from janus_jax.storyboard import storyboard
 
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
+    pod.start(config)
     cli.config_at_least(
         1, config, "prompts_per_step", "updates", "micro_batches", "steps", "save_every", "storyboard_every", "rounds"
     )
@@ -56,6 +57,8 @@ def main(argv):
         raise UserError("ppo credits every token by itself: set --config.credit=trajectory and --config.redraws=0")
     if config.ahead and config.redraws:
         raise UserError("a rollout that is drawn ahead cannot know which groups to replace: set --config.redraws=0")
+    if jax.process_count() > 1:
+        _fits_a_pod(config, jax.process_count())
     if not 2 <= config.min_group <= config.group:
         raise UserError(
             "group-relative advantages need groups of at least 2: set --config.group and, between 2 and that, "
@@ -79,6 +82,20 @@ def main(argv):
         raise UserError(f"{error}: set --config.matmul_precision") from error
     with jax.set_mesh(mesh), precision:
         train(config, Path(workdir), mesh, lines)
+
+
+def _fits_a_pod(config, processes):
+    """Raises UserError for what several processes cannot share."""
+    if config.prompts_per_step % processes:
+        raise UserError(
+            f"{config.prompts_per_step} prompts per step do not divide by {processes} processes: change "
+            "--config.prompts_per_step"
+        )
+    if config.estimator == PPO or config.released:
+        raise UserError(
+            "ppo scales advantages over the whole batch, and rows of the released layout depend on those beside them: "
+            "start one process"
+        )
 
 
 def assemble(config, mesh, lines):
@@ -115,6 +132,13 @@ def copied(params):
     return jax.tree.map(jnp.copy, ppo.without_value_head(params))
 
 
+def by_itself(stage: Stage, params, function):
+    """function(the model's parameters), computed by each process of a pod alone, on its own devices."""
+    params = stage.programs.drawn_with(params)
+    with jax.set_mesh(stage.programs.own):
+        return function(params)
+
+
 def in_checkpoint(config, stage: Stage, state, reference, flight) -> dict:
     """What a checkpoint holds beside the state, if there is any: the reference, where it changes, and the rollout in
     flight."""
@@ -144,11 +168,19 @@ def train(config, workdir, mesh, lines):
     """Runs stage 2 on a mesh in the context."""
     stage, initial = assemble(config, mesh, lines)
     rows = config.prompts_per_step * config.group
-    own = self_judge.make_judge(stage.model, initial, stage.processor, batch=rows)
+    judging = initial
+    if settings.on_devices(config.reward) and jax.process_count() > 1:
+        judging = stage.programs.drawn_with(initial)  # each process judges by itself
+    own = self_judge.make_judge(stage.model, judging, stage.processor, batch=rows)
     judge = settings.make_judge(config.reward, own=own)
-    labelled = labelled_pictures(stage.model, initial, config.retention_prompts) if config.retention_every else None
+    labelled = None
+    if config.retention_every:
+        labelled = by_itself(
+            stage, initial, lambda params: labelled_pictures(stage.model, params, config.retention_prompts)
+        )
     stop = cli.Stop()
-    with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl") as metrics:
+    stopped = pod.AnyOf(stop)
+    with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl", pod.is_first()) as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is None:
@@ -169,10 +201,11 @@ def train(config, workdir, mesh, lines):
         def wait(line):  # rewards are missing: nothing is lost, however long that lasts
             save()
             checkpoints.wait()
-            tqdm.write(line, file=sys.stderr)
+            if line:  # else another process of the pod has one
+                tqdm.write(line, file=sys.stderr)
 
         with cli.progress(done, config.steps, "rl") as bar:
-            while done < config.steps and not stop:
+            while done < config.steps and not stopped:
                 seconds = collections.Counter()
                 found = collect(state.params, reference, done, lambda: bool(stop), wait, seconds)
                 if found is None:
@@ -190,7 +223,9 @@ def train(config, workdir, mesh, lines):
                 checkpoints.poll()
                 values |= described(config, found, seconds)
                 if labelled and (done % config.retention_every == 0 or done == config.steps):
-                    values["retention"] = retention(stage.model, state.params, stage.processor, labelled)
+                    values["retention"] = by_itself(
+                        stage, state.params, lambda params: retention(stage.model, params, stage.processor, labelled)
+                    )
                 written = metrics.write(done, values)
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
@@ -199,7 +234,7 @@ def train(config, workdir, mesh, lines):
                         f"sampler and trainer differ by {written['max_logp_gap']:.3g} in a log-probability (limit "
                         f"{config.max_logp_gap}): the density trained is not the one sampled"
                     )
-                if done % config.storyboard_every == 0 or done == config.steps:
+                if pod.is_first() and (done % config.storyboard_every == 0 or done == config.steps):
                     board = storyboard(sight.telling(*found.drawn), title=f"step {done}")
                     board.save(workdir / f"storyboard_{done:05d}.png")
                     metrics.image(done, "storyboard", np.asarray(board))
@@ -214,13 +249,14 @@ def train(config, workdir, mesh, lines):
 
 
 def described(config, found: experience.Experience, seconds) -> dict:
-    """Scalars of a step's experience. Of all that was drawn: groups that were chosen for their spread would tell
-    another story."""
+    """Scalars of a step's experience; those of a pod's processes are averaged. Of all that was drawn: groups that were
+    chosen for their spread would tell another story."""
     trajectories, rewards = found.drawn
     values = sight.describe(trajectories, rewards, credit(config, trajectories, rewards), config.group)
     values |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
     values["tokens_per_second"] = sight.sampled_tokens(trajectories) / seconds.total()
     values["groups_drawn"] = len(trajectories) // config.group
+    values = pod.averaged(values, summed=("tokens_per_second", "groups_drawn"))
     if found.scores is not None:  # drawn by earlier parameters: the trainer's own figure is of today's
         values["max_logp_gap"] = found.scores.gap
     return values

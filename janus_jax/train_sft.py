@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import cli, density, loading, losses, optim, pod, sharding, train_step
+from janus_jax import cli, density, loading, local, losses, optim, pod, sharding, train_step
 from janus_jax.batch import GROUPS, targets_of, with_targets
 from janus_jax.data import cache, sft
 from janus_jax.errors import UserError
@@ -149,7 +149,7 @@ def main(argv):
         maker = sft.RowMaker(
             groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
         )
-        mine = [sharding.local_rows(by_row, bucket.rows) for bucket in buckets]
+        mine = [local.rows(by_row, bucket.rows) for bucket in buckets]
         dataset = sft.steps(maker, buckets, config.seed, config.steps, mine)
 
         def place(batch):

@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from janus_jax import cli, optim, pod, train_step
+from janus_jax import cli, local, optim, pod, train_step
 from janus_jax.checkpoint import save_model
 from janus_jax.data import pictures
 from janus_jax.errors import UserError
 from janus_jax.loop import fit
 from janus_jax.models.vq import VQ, VQConfig, unit
 from janus_jax.shapes import text, verify
-from janus_jax.sharding import local_rows, make_mesh
+from janus_jax.sharding import make_mesh
 
 
 def make_forward(model: VQ, quantised: bool):
@@ -168,7 +168,7 @@ def main(argv):
             by_row,
             rules=replicate,
         )
-        mine = local_rows(by_row, config.batch)
+        mine = local.rows(by_row, config.batch)
         dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, mine)
         state, finished = fit(workdir / name, name, built, params, dataset, place, settings, stop)
         return state.params, finished

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from janus_jax import cli, pod, sharding, train_step
+from janus_jax import cli, local, pod, sharding, train_step
 from janus_jax.checkpoint import save_model
 from janus_jax.loop import fit
 
@@ -46,7 +46,7 @@ def main(argv):
     pod.start(ConfigDict({"pause": flags.pause}))
     mesh = sharding.mesh_of((flags.data, -1, 1))
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    source = Samples(sharding.local_rows(by_row, ROWS), flags.pause)
+    source = Samples(local.rows(by_row, ROWS), flags.pause)
     dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
 
     def loss(outputs, batch):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "janus_jax"
 LAYERS = [
-    "errors pod sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
+    "errors pod local sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
     "introspect understand appraisal retention rollout packed ppo policy scored experience scores self_judge sight "

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from janus_jax import loading, pod, sharding
+from janus_jax import loading, local, pod, sharding
 from janus_jax.checkpoint import PARAMS
 from janus_jax.data import cache, pictures, sft
 from janus_jax.errors import UserError
@@ -231,12 +231,12 @@ def test_rows_of_a_process():
     def by_row(*parts):
         return SimpleNamespace(addressable_devices_indices_map=lambda shape: dict(enumerate((p,) for p in parts)))
 
-    assert sharding.local_rows(by_row(slice(6, 8), slice(2, 4)), 8).tolist() == [2, 3, 6, 7]
-    assert sharding.local_rows(by_row(slice(4, 6), slice(4, 6)), 8).tolist() == [4, 5]
-    assert sharding.local_rows(by_row(slice(None)), 3).tolist() == [0, 1, 2]
+    assert local.rows(by_row(slice(6, 8), slice(2, 4)), 8).tolist() == [2, 3, 6, 7]
+    assert local.rows(by_row(slice(4, 6), slice(4, 6)), 8).tolist() == [4, 5]
+    assert local.rows(by_row(slice(None)), 3).tolist() == [0, 1, 2]
     mesh = sharding.make_mesh(2, 2, 2)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    assert sharding.local_rows(whole, 8).tolist() == list(range(8))
+    assert local.rows(whole, 8).tolist() == list(range(8))
 
 
 def groups():
