@@ -11,24 +11,24 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from janus_jax import pod
 from janus_jax.errors import UserError
 
 
-def run(main) -> None:
-    """Runs a command's main(argv); a UserError becomes one line and exit status 2."""
+def run(main, leave=sys.exit) -> None:
+    """Runs a command's main(argv); a UserError becomes one line and exit status 2. leave(status) ends the process after
+    an error; see pod.leave."""
     logging.set_verbosity(logging.WARNING)
     try:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        pod.leave(2)
+        leave(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception:
         traceback.print_exc()
-        pod.leave(1)
+        leave(1)
 
 
 def parse_config(argv, doc: str, workdir: bool = True):
@@ -137,9 +137,8 @@ class Stop:
         return self._set
 
 
-def progress(first: int, total: int, title: str):
-    """A tqdm bar over steps first..total with rate and time left; sparse where stderr is no terminal, and on the first
-    process alone."""
+def progress(first: int, total: int, title: str, shown: bool = True):
+    """A tqdm bar over steps first..total with rate and time left; sparse where stderr is no terminal."""
     interval = 0.5 if sys.stderr.isatty() else 30.0
-    settings = {"mininterval": interval, "maxinterval": 60, "unit": "step", "disable": not pod.is_first()}
+    settings = {"mininterval": interval, "maxinterval": 60, "unit": "step", "disable": not shown}
     return tqdm(total=total, initial=first, desc=title, **settings)

@@ -109,7 +109,8 @@ def _short_prompt(config, processor, rng, freely):
 
 
 def explore(config, stage: Stage, params, number: int, attempt: int = 0):
-    """Trajectories of step `number`: a group for each of its prompts that are this process's. Another attempt has other prompts."""
+    """Trajectories of step `number`: a group for each of its prompts that are this process's. Another attempt has
+    other prompts."""
     prompts, seed = prompts_of(config, stage, number, attempt)
     prompts = [prompts[i] for i in own_prompts(config, stage.programs.by_row)]
     params = stage.programs.drawn_with(params)

@@ -36,7 +36,7 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
         done = saved = first or 0
         late, clock = None, time.time()
         ahead = collections.deque()
-        with cli.progress(done, config.steps, title) as bar:
+        with cli.progress(done, config.steps, title, pod.is_first()) as bar:
             while done < config.steps and not stop:
                 state, values = built.step(state, place(next(iterator)))
                 done += 1

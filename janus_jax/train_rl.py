@@ -204,7 +204,7 @@ def train(config, workdir, mesh, lines):
             if line:  # else another process of the pod has one
                 tqdm.write(line, file=sys.stderr)
 
-        with cli.progress(done, config.steps, "rl") as bar:
+        with cli.progress(done, config.steps, "rl", pod.is_first()) as bar:
             while done < config.steps and not stopped:
                 seconds = collections.Counter()
                 found = collect(state.params, reference, done, lambda: bool(stop), wait, seconds)
@@ -263,4 +263,4 @@ def described(config, found: experience.Experience, seconds) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, pod.leave)

@@ -55,7 +55,8 @@ trap 'send TERM' TERM INT
 
 set -m # a process group each: a signal from the terminal reaches them once, through us
 for ((index = 0; index < count; index++)); do
-  exec {out}> >(trap '' TERM INT && exec sed -u "s/^/[$index] /")
+  # a progress bar's returns become lines, or it would be seen at its end only
+  exec {out}> >(trap '' TERM INT && stdbuf -oL tr '\r' '\n' | sed -u "/^$/d; s/^/[$index] /")
   prefixers+=("$!")
   JAX_PROCESS_ID="$index" "$@" >&"$out" 2>&1 &
   number[$!]="$index"

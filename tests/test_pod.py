@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import test_end_to_end
 from ml_collections import ConfigDict
+from test_end_to_end import metrics, rl_flags, sft_flags
 
 from janus_jax import loading, local, pod, sharding
 from janus_jax.checkpoint import PARAMS
@@ -24,6 +27,7 @@ from janus_jax.pod import Place, differences, place_of
 from janus_jax.tensorfiles import read_safetensors
 from janus_jax.tokens import Tokenizer
 
+world = test_end_to_end.world  # the fixture
 ROOT = Path(__file__).parent.parent
 LAUNCHER = str(ROOT / "launch" / "local_pod.sh")
 
@@ -435,3 +439,82 @@ def test_a_folder_that_is_not_shared(tmp_path, monkeypatch):
     command = f'exec {sys.executable} -m tests.pod_worker {tmp_path}/"$JAX_PROCESS_ID"'
     out, _ = ended(launcher(2, "bash", "-c", command, env=environment()), status=2)
     assert out.count("of process 1 is not that of process 0: give a --workdir that all share") == 2
+
+
+# The stages themselves, on the micro world of test_end_to_end
+
+
+def train(tmp_path, stage, count, *flags, devices=1):
+    """Runs a stage in `count` processes to its end. Compiled without most optimisations: a program runs a few times."""
+    quick = {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    command = (sys.executable, "-m", f"janus_jax.train_{stage}", *map(str, flags))
+    ended(launcher(count, *command, env=environment(**quick)), seconds=3000)
+
+
+def by_step(workdir):
+    """{step: metrics}; a step that was done again after a resume counts once."""
+    return {line["step"]: line for line in metrics(workdir)}
+
+
+def assert_close(got, expected, names, rtol=1e-5):
+    assert got.keys() == expected.keys()
+    for step, line in expected.items():
+        for name in names:
+            assert got[step][name] == pytest.approx(line[name], rel=rtol, abs=1e-6, nan_ok=True), (step, name)
+
+
+@pytest.mark.slow
+def test_sft_of_any_number_of_processes(world, tmp_path):
+    """1, 2 and 4 processes have the same losses; what 4 save, 1 goes on from, and 2 from what 1 saved."""
+    fixed = ("--config.decay_steps=4", "--config.save_every=2", "--config.model.llama.layers=1")
+
+    def sft(name, count, steps):
+        flags = (*sft_flags(world, tmp_path / name), *fixed, "--config.mesh=(1,-1,1)", f"--config.steps={steps}")
+        train(tmp_path, "sft", count, *flags)
+
+    sft("straight", 1, 4)
+    sft("fewer", 4, 2)
+    sft("fewer", 1, 4)
+    sft("more", 1, 2)
+    sft("more", 2, 4)
+    expected = by_step(tmp_path / "straight")
+    assert list(expected) == [1, 2, 3, 4] and expected[4]["loss"] < expected[1]["loss"]
+    names = ("loss", "grad_norm", "draw", "verdict", "reason", "redraw")
+    for name in ("fewer", "more"):
+        assert_close(by_step(tmp_path / name), expected, names)
+    one, two = (read_safetensors(tmp_path / name / "model" / PARAMS) for name in ("straight", "more"))
+    assert one.keys() == two.keys()
+    for path, leaf in one.items():  # gathered from two processes; Adam's first steps are +-1 whatever the gradient
+        np.testing.assert_allclose(two[path], leaf, atol=2e-3, err_msg=path)
+
+
+@pytest.mark.slow
+def test_rl_of_two_processes(world, tmp_path):
+    """Two processes draw what one draws, and learn the same; one goes on from their checkpoint, the rollout in flight
+    included."""
+    train(tmp_path, "sft", 1, *sft_flags(world, tmp_path / "init"), "--config.steps=10")
+    settings = {"credit": "trajectory", "ahead": True, "steps": 3, "save_every": 2, "warmup": 0, "group": 2}
+    settings |= {"init": tmp_path / "init", "retention_every": 3, "storyboard_every": 3, "mesh": "(1,-1,1)"}
+
+    def rl(name, count, devices):
+        train(tmp_path, "rl", count, *rl_flags(tmp_path / name, **settings), devices=devices)
+
+    rl("one", 1, 2)
+    rl("two", 2, 1)
+    expected = by_step(tmp_path / "one")
+    names = ("loss", "grad_norm", "reward_first", "reward_final", "yes_rate", "diversity", "reason_length", "rounds")
+    assert list(expected) == [1, 2, 3]
+    assert_close(by_step(tmp_path / "two"), expected, names, rtol=1e-4)
+    assert by_step(tmp_path / "two")[3]["retention"] == pytest.approx(expected[3]["retention"])
+    assert by_step(tmp_path / "two")[3]["groups_drawn"] == expected[3]["groups_drawn"] == 4
+    assert (tmp_path / "two" / "storyboard_00003.png").is_file()
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "3")
+    shutil.rmtree(tmp_path / "two" / "model")
+    rl("two", 1, 2)
+    assert_close(by_step(tmp_path / "two"), expected, names, rtol=1e-4)
+    assert len(metrics(tmp_path / "two")) == 4 and (tmp_path / "two" / "model").is_dir()
