@@ -507,7 +507,7 @@ def test_rl_of_two_processes(world, tmp_path):
     rl("one", 1, 2)
     rl("two", 2, 1)
     expected = by_step(tmp_path / "one")
-    names = ("loss", "grad_norm", "reward_first", "reward_final", "yes_rate", "diversity", "reason_length", "rounds")
+    names = ("loss", "grad_norm", "entropy_text", "reward_first", "reward_final", "diversity", "rounds", "idle_first")
     assert list(expected) == [1, 2, 3]
     assert_close(by_step(tmp_path / "two"), expected, names, rtol=1e-4)
     assert by_step(tmp_path / "two")[3]["retention"] == pytest.approx(expected[3]["retention"])
