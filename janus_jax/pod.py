@@ -241,7 +241,7 @@ def _visit(place, mine, interval, deadline):
     while time.monotonic() < deadline + interval:  # process 0 gives up first, and says so
         try:
             with socket.create_connection((place.host, place.port + 1), timeout=min(interval, 10)) as door:
-                door.settimeout(None)
+                door.settimeout(3 * interval + 10)  # process 0 speaks every `interval`; a dead host says nothing
                 _send(door, {"index": place.index, "count": place.count, "facts": mine})
                 for line in door.makefile("rb"):
                     message = json.loads(line)

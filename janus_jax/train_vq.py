@@ -176,6 +176,7 @@ def main(argv):
     with jax.set_mesh(mesh):
         sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
         params = jax.jit(model.init)(jax.random.key(config.seed), sample)["params"]
+        params = jax.tree.map(np.asarray, params)  # the same on all processes
         held = next(iter(pictures.batches(config.pictures, cfg.image_size, 512, config.seed + 1)))
         params, finished = phase(0, "continuous", params, quantised=False)
         if finished:

@@ -237,6 +237,8 @@ def test_rows_of_a_process():
 
     assert local.rows(by_row(slice(6, 8), slice(2, 4)), 8).tolist() == [2, 3, 6, 7]
     assert local.rows(by_row(slice(4, 6), slice(4, 6)), 8).tolist() == [4, 5]
+    scattered = [slice(n, n + 1) for n in (13, 2, 7, 11, 0, 5)]
+    assert local.rows(by_row(*scattered), 16).tolist() == [0, 2, 5, 7, 11, 13]
     assert local.rows(by_row(slice(None)), 3).tolist() == [0, 1, 2]
     mesh = sharding.make_mesh(2, 2, 2)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
