@@ -142,11 +142,11 @@ def ask(config, judge: Judge, trajectories) -> Pending:
 def awaited(config, stage: Stage, pending: Pending, stop, tell):
     """pending.wait(stop, tell). In a pod all processes wait together: until all have their rewards, or stop() is true
     on one; then it is None on all. tell(line) is called on all when one has a line, which is "" on the others."""
-    if settings.on_devices(config.reward):  # none is missing, nobody stops
-        with jax.set_mesh(stage.programs.own):
-            return pending.wait()
     if jax.process_count() == 1:
         return pending.wait(stop, tell)
+    if settings.on_devices(config.reward):  # of the model's own rewards none is missing
+        with jax.set_mesh(stage.programs.own):
+            return pending.wait()
     rewards = None
     while True:
         said = []

@@ -19,11 +19,12 @@ import test_end_to_end
 from ml_collections import ConfigDict
 from test_end_to_end import metrics, rl_flags, sft_flags
 
-from janus_jax import loading, local, pod, sharding
+from janus_jax import experience, loading, local, pod, sharding
 from janus_jax.checkpoint import PARAMS
 from janus_jax.data import cache, pictures, sft
 from janus_jax.errors import UserError
 from janus_jax.pod import Place, differences, place_of
+from janus_jax.rewards.settings import DEFAULTS
 from janus_jax.tensorfiles import read_safetensors
 from janus_jax.tokens import Tokenizer
 
@@ -295,6 +296,68 @@ def test_processes_share_the_same_pictures():
         batch = next(whole)
         for part, mine in zip(parts, ([0, 2], [1, 3]), strict=True):
             np.testing.assert_array_equal(next(part), batch[mine])
+
+
+# Deciding together: what the other process says is scripted
+
+
+@pytest.fixture
+def other(monkeypatch):
+    """A list of what a second process says at each look, None: the same as this one."""
+    says = []
+
+    def gathered(mine):
+        theirs = says.pop(0)
+        return np.stack([mine, mine if theirs is None else np.asarray(theirs, mine.dtype)])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(pod, "gathered", gathered)
+    return says
+
+
+def test_figures_are_averaged(other):
+    values = {"a": 1.0, "b": float("nan"), "c": float("nan"), "n": 3}
+    other.append([3.0, 5.0, float("nan"), 4])
+    mean = pod.averaged(values, summed=("n",))
+    assert mean == pytest.approx({"a": 2.0, "b": 5.0, "c": float("nan"), "n": 7.0}, nan_ok=True)
+
+
+class Pending:
+    """Rewards that are there at the `ready`-th look."""
+
+    def __init__(self, ready, lines=()):
+        self.looks, self.ready, self.lines, self.abandoned = 0, ready, list(lines), False
+
+    def poll(self):
+        self.looks += 1
+        assert self.looks <= self.ready  # not again once they are there
+        return (["rewards"] if self.looks == self.ready else None), self.lines[self.looks - 1 : self.looks]
+
+    def abandon(self):
+        self.abandoned = True
+
+
+def awaited(pending, stops=()):
+    """(outcome, lines told). stops: what stop() says at each look, False when they have run out."""
+    stops, lines = list(stops), []
+    config = ConfigDict({"reward": DEFAULTS})
+    stop = lambda: stops.pop(0) if stops else False  # noqa: E731
+    return experience.awaited(config, None, pending, stop, lines.append), lines
+
+
+def test_rewards_are_awaited_together(other):
+    """[has rewards, was told to stop, has a line to say] of the other process at each look."""
+    other[:] = [[0, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert awaited(Pending(1)) == (["rewards"], [""]) and not other  # the other is late, and says why
+    other[:] = [[1, 0, 0]] * 3
+    assert awaited(Pending(3, ["3 are missing"])) == (["rewards"], ["3 are missing"]) and not other
+    other[:] = [[0, 0, 0], [0, 1, 0]]
+    pending = Pending(1)
+    assert awaited(pending) == (None, []) and pending.abandoned
+    other[:] = [[0, 0, 0], [0, 0, 0]]
+    assert awaited(Pending(9), stops=[False, True]) == (None, [])
+    other[:] = [[1, 1, 0]]  # all is there: the step is done, and the loop stops after it
+    assert awaited(Pending(1), stops=[True]) == (["rewards"], [])
 
 
 # The launcher
