@@ -382,7 +382,7 @@ def test_the_launcher_names_the_one_that_died():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_launcher_hands_signals_on(number):
-    trap = "trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.1; done"
+    trap = "trap 'echo saved; exit 0' TERM; echo up; sleep 100 & wait"
     process = launcher(2, "bash", "-c", trap)
     assert {process.stdout.readline() for _ in range(2)} == {"[0] up\n", "[1] up\n"}
     process.send_signal(number)
@@ -418,7 +418,7 @@ def worker(workdir, count, *flags, **more):
     return launcher(count, *command, env=environment(**more))
 
 
-def ended(process, status=0, seconds=300):
+def ended(process, status=0, seconds=900):
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == status, out[-3000:] + err[-2000:]
     return out, err
@@ -441,7 +441,7 @@ def steps_of(workdir):
     return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def when(condition, process, seconds=240):
+def when(condition, process, seconds=600):
     deadline = time.time() + seconds
     while not condition():
         assert process.poll() is None and time.time() < deadline, process.communicate()
