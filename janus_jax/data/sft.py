@@ -44,6 +44,16 @@ class Bucket:
     def rows(self) -> int:
         return sum(kind.rows for kind in self.kinds)
 
+    def targets(self, words: int, codes: int) -> dict[str, int]:
+        """Targets and pictures per row, as collate takes them; words: most of a reason, codes: of a picture."""
+        judged = [kind for kind in self.kinds if kind.task in ("judge", "describe")]
+        drawn = any(kind.task in ("draw", "redraw") for kind in self.kinds)
+        return {
+            "text_targets": words if judged else 0,
+            "code_targets": codes if drawn else 0,
+            "pictures": max((kind.earlier + 1 for kind in judged), default=0),
+        }
+
 
 class RowMaker:
     """Makes rows from groups. drop: the probability that a prompt becomes PAD in draw and redraw (guidance needs it);
@@ -155,18 +165,10 @@ class Steps:
             for kind in bucket.kinds:
                 for _ in range(kind.rows // shards):
                     rows.append(self._fitting(rng, kind, bucket.length))
-            judged = [kind for kind in bucket.kinds if kind.task in ("judge", "describe")]
-            drawn = any(kind.task in ("draw", "redraw") for kind in bucket.kinds)
-            batches.append(
-                collate(
-                    [rows[i] for i in rng.permutation(len(rows))],  # micro-batches shall hold every kind
-                    bucket.length,
-                    self.maker.special.pad,
-                    text_targets=min(self.maker.longest, tokens.MAX_REASON_TOKENS) if judged else 0,
-                    code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
-                    pictures=max((kind.earlier + 1 for kind in judged), default=0),
-                )
-            )
+            words = min(self.maker.longest, tokens.MAX_REASON_TOKENS)
+            rows = [rows[i] for i in rng.permutation(len(rows))]  # micro-batches shall hold every kind
+            shape = bucket.targets(words, self.maker.groups.codes.shape[1])
+            batches.append(collate(rows, bucket.length, self.maker.special.pad, **shape))
         return tuple(batches)
 
     def _fitting(self, rng, kind, length):
@@ -181,3 +183,17 @@ def steps(maker: RowMaker, buckets, seed: int, count: int, shard=(0, 1)):
     """A grain dataset of `count` steps. shard is (process, processes); each process makes its share of every bucket."""
     source = Steps(maker, buckets, seed, count, shard)
     return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+
+def blank(buckets, codes: int, side: int) -> tuple[Batch, ...]:
+    """A step's batches with nothing in them, in the shapes of the longest reasons; codes: of a picture, side: pixels
+    along one side of a picture that is seen."""
+    batches = []
+    for bucket in buckets:
+        rows = [Row() for _ in range(bucket.rows)]
+        rows[0].add_seen(np.zeros((side, side, 3), np.float32), 1)
+        shape = bucket.targets(tokens.MAX_REASON_TOKENS, codes)
+        batches.append(collate(rows, bucket.length, 0, **{**shape, "pictures": max(shape["pictures"], 1)}))
+        if not shape["pictures"]:
+            batches[-1] = batches[-1]._replace(pixels=None)
+    return tuple(batches)
