@@ -1,33 +1,45 @@
-"""What each part of the recipe is worth, on the embedded world: all RL rows start from one SFT model and have the same
-budget.
+"""What each part of the recipe is worth, on the embedded world. Stage 1 is short here, and every row of stage 2 has one
+budget: 40 steps of 32 trajectories, from the stage 1 model of its own seed.
 
     python -m janus_jax.ablate --config configs/shapes_ablate.py
 
-2 CPU cores: not run as a whole yet. Stage 1 rows take 11 minutes each (600 steps), stage 2 rows 4 (40 steps), an
-evaluation 2.
+Needs runs/base and runs/drawn.npz: see configs/shapes_sft.py.
 """
 
 from ml_collections import ConfigDict
 
 SFT, RL = ("train_sft", "configs/shapes_sft.py"), ("train_rl", "configs/shapes_rl.py")
-SHORT = {"init": "runs/base", "cache": "runs/drawn.npz", "steps": 600}
-STEPS = {"init": "@sft", "steps": 40, "turn_step": 10}
+SHORT = {"steps": 300, "save_every": 100}
+STEPS = {
+    "init": "@sft",
+    "steps": 40,
+    "prompts_per_step": 4,
+    "learning_rate": 1.5e-4,
+    "turn_learning_rate": 1.5e-4,
+    "final_learning_rate": 2e-5,
+    "warmup": 3,
+    "turn_step": 10,
+}
+THREE = {**STEPS, "credit": "trajectory", "rounds": 3}
 
 
 def get_config():
     config = ConfigDict()
     config.workdir = "runs/ablate"
+    config.jobs = 2
+    config.baseline = "sft"
     config.evaluate = ConfigDict({"prompts_per_category": 50, "samples": 2, "rounds": 3, "batch": 200, "seed": 0})
     config.rows = (
-        {"name": "sft", "train": SFT, "set": SHORT},
+        {"name": "sft", "train": SFT, "set": SHORT, "seeds": 3},
+        {"name": "own_prompt", "train": RL, "set": STEPS, "seeds": 3},
+        {"name": "trajectory", "train": RL, "set": THREE, "seeds": 3},
+        {"name": "improvement", "train": RL, "set": {**THREE, "credit": "improvement"}, "seeds": 3},
         {"name": "best_of_3", "set": {"init": "@sft"}, "best_of": 3},
         {"name": "sft_draw_only", "train": SFT, "set": {**SHORT, "shares": "(1,0,0,0)"}},
         {"name": "sft_judge_and_redraw", "train": SFT, "set": {**SHORT, "shares": "(0,10,15,0)"}},
-        {"name": "own_prompt", "train": RL, "set": {**STEPS, "credit": "released/own_prompt"}, "seeds": 3},
-        {"name": "trajectory", "train": RL, "set": {**STEPS, "credit": "trajectory", "rounds": 3}, "seeds": 3},
-        {"name": "improvement", "train": RL, "set": {**STEPS, "credit": "improvement", "rounds": 3}, "seeds": 3},
-        {"name": "released_habits", "train": RL, "set": {**STEPS, "released": True}},
-        {"name": "rloo", "train": RL, "set": {**STEPS, "credit": "trajectory", "rounds": 3, "estimator": "rloo"}},
-        {"name": "dr_grpo", "train": RL, "set": {**STEPS, "credit": "trajectory", "rounds": 3, "estimator": "dr_grpo"}},
+        {"name": "released_log_probs", "train": RL, "set": {**STEPS, "released": True}},
+        {"name": "rloo", "train": RL, "set": {**THREE, "estimator": "rloo"}},
+        {"name": "dr_grpo", "train": RL, "set": {**THREE, "estimator": "dr_grpo"}},
+        {"name": "ppo", "train": RL, "set": {**THREE, "estimator": "ppo"}},
     )
     return config

@@ -30,12 +30,14 @@ def get_config():
     config.gamma = 1.0
     config.gae_lambda = 0.95
     config.redraws = 0  # further rollouts per step, in search of groups whose members do not all fare alike
+    config.ahead = False  # True: rewards of a rollout are fetched while the next is drawn, one update early
     config.min_group = 2  # groups with fewer known rewards are left out
     config.released = False  # True: every habit of the released code, for comparison with it
     config.rounds = 2
     config.group = 8
     config.prompts_per_step = 8
-    config.free_prompts = 0.5  # the share of freely composed prompts ("a red shape above a circle")
+    config.prompts = ""  # a file of prompts, one per line; "" = the embedded world's
+    config.free_prompts = 0.5  # the share of the world's that is freely composed ("a red shape above a circle")
     config.prompt_tokens = 30
     config.cfg_weight = 1.0  # as stage 1 says
     config.temperature = 0.7
@@ -45,6 +47,7 @@ def get_config():
     config.updates = 1  # per rollout; with more than one the clip acts
     config.micro_batches = 1
     config.beta = 0.02
+    config.refresh_every = 0  # steps between which the reference becomes the policy of the day; 0 = never
     config.clip_low = 0.2
     config.clip_high = 0.2
     config.max_logp_gap = 0.01

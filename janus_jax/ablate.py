@@ -6,26 +6,34 @@ Every training and every evaluation is one of this package's own commands in a p
 WORKDIR/ROW-SEED. Started again, the command goes on where it was: what is finished is not done again, a training that
 was cut resumes by itself. After each evaluation WORKDIR/table.md is written anew.
 
+config.jobs: runs at once, each with its share of the CPU's cores; a run waits for the one it starts from.
+config.baseline: the row with which the table compares the others, run by run, or "".
+
 config.rows: a tuple of dicts, done in this order:
     name       what the table and its folders call the row
     train      (command, configuration file), or () to evaluate without training
-    set        settings in place of the file's; "@NAME" stands for the workdir of row NAME, seed 0
+    set        settings in place of the file's; "@NAME" stands for the workdir of row NAME: its run of the same seed
+               where it has one, else that of seed 0
     seeds      as many runs, seeds 0, 1, ...
     evaluate   False for a step on the way
     best_of    evaluate single pictures, the best of so many by the model's own P(yes), in place of introspection
 config.evaluate: prompts_per_category, samples, rounds, batch, seed.
 """
 
+import concurrent.futures
+import functools
 import json
+import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-import numpy as np
-
 from janus_jax import cli, scores
+from janus_jax.compare import across, number, paired, read
 from janus_jax.errors import UserError
 
 ROW = {"train": (), "set": {}, "seeds": 1, "evaluate": True, "best_of": 0}
@@ -34,10 +42,10 @@ ROW = {"train": (), "set": {}, "seeds": 1, "evaluate": True, "best_of": 0}
 def rows_of(config) -> dict[str, dict]:
     """config.rows with all keys, checked. Raises UserError for an unknown key, command, or row referred to."""
     rows = {}
-    for number, row in enumerate(config.rows):
+    for index, row in enumerate(config.rows):
         name = row.get("name", "")
         if not re.fullmatch(r"[\w.-]+", name) or name in rows:
-            raise UserError(f"config.rows[{number}] is called {name!r}: give it a name of its own, of letters and _.-")
+            raise UserError(f"config.rows[{index}] is called {name!r}: give it a name of its own, of letters and _.-")
         row = {key: value for key, value in row.items() if key != "name"}
         unknown = row.keys() - ROW.keys()
         if unknown:
@@ -63,22 +71,36 @@ def place(workdir: Path, name: str, seed: int) -> Path:
     return workdir / f"{name}-{seed}"
 
 
-def training(workdir: Path, name: str, row: dict, seed: int) -> list[str]:
+def same_seed(rows: dict, name: str, seed: int) -> tuple[str, int]:
+    """The run of row `name` that goes with a run of this seed."""
+    return name, seed if seed < rows[name]["seeds"] else 0
+
+
+def training(workdir: Path, rows: dict, name: str, seed: int) -> list[str]:
     """The command line of a run."""
-    command, file = row["train"]
+    command, file = rows[name]["train"]
     line = [sys.executable, "-m", f"janus_jax.{command}", "--config", file]
     line += ["--workdir", str(place(workdir, name, seed)), f"--config.seed={seed}"]
-    return line + [f"--config.{key}={settle(workdir, value)}" for key, value in row["set"].items()]
+    return line + [f"--config.{key}={settle(workdir, rows, value, seed)}" for key, value in rows[name]["set"].items()]
 
 
-def settle(workdir: Path, value):
+def settle(workdir: Path, rows: dict, value, seed: int):
     """A setting's value, with "@NAME" for the workdir of a row."""
-    return str(place(workdir, value[1:], 0)) if isinstance(value, str) and value.startswith("@") else value
+    if isinstance(value, str) and value.startswith("@"):
+        return str(place(workdir, *same_seed(rows, value[1:], seed)))
+    return value
 
 
-def evaluation(workdir: Path, name: str, row: dict, seed: int, settings) -> tuple[list[str], Path]:
+def needed(rows: dict, name: str, seed: int) -> list[tuple[str, int]]:
+    """The runs that a run starts from."""
+    values = (value for value in rows[name]["set"].values() if isinstance(value, str) and value.startswith("@"))
+    return [same_seed(rows, value[1:], seed) for value in values]
+
+
+def evaluation(workdir: Path, rows: dict, name: str, seed: int, settings) -> tuple[list[str], Path]:
     """The command line of a run's evaluation, and its result. best_of draws as many single pictures per sample."""
-    model = place(workdir, name, seed) if row["train"] else settle(workdir, row["set"]["init"])
+    row = rows[name]
+    model = place(workdir, name, seed) if row["train"] else settle(workdir, rows, row["set"]["init"], seed)
     out = workdir / f"{name}-{seed}.json"
     rounds, samples = settings.rounds, settings.samples
     if row["best_of"]:
@@ -120,6 +142,7 @@ def figures(path: Path, row: dict) -> dict[str, tuple[float, float]] | None:
 COLUMNS = {
     "first": "first picture",
     "final": "after introspection",
+    "difference": "less the {baseline}'s",
     "gain": "gain",
     "repair_rate": "repair",
     "spoil_rate": "spoil",
@@ -128,55 +151,100 @@ COLUMNS = {
 }
 
 
-def cell(values) -> str:
+PAIRED = ("difference",)
+SIGNED = (*PAIRED, "gain")
+
+
+def cell(values, signed: bool = False) -> str:
     """Of one run: value ± its error over prompts; of more: mean ± error over runs."""
     values = [value for value in values if value is not None]
     if not values:
         return ""
     if len(values) == 1:
-        mean, error = values[0]
-        return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
-    means = np.array([mean for mean, _ in values])
-    return f"{means.mean():.3f} ± {means.std(ddof=1) / np.sqrt(len(means)):.3f}"
+        return number(*values[0], "+" if signed else "")
+    return across([mean for mean, _ in values], "+" if signed else "")
 
 
-def table(workdir: Path, rows: dict) -> str:
+def difference(workdir: Path, rows: dict, name: str, seed: int, baseline: str) -> tuple[float, float] | None:
+    """(mean, standard error) of a run's final accuracy less that of the baseline's run, paired by prompt and sample;
+    None where one of them is not there, or they drew differently."""
+    if name == baseline or rows[name]["best_of"]:
+        return None
+    paths = [workdir / f"{row}-{index}.json" for row, index in (same_seed(rows, baseline, seed), (name, seed))]
+    if not all(path.is_file() for path in paths):
+        return None
+    (_, before), (_, after) = map(read, paths)
+    return paired(before, after, 1)
+
+
+def table(workdir: Path, rows: dict, baseline: str = "") -> str:
     """Markdown of what has been evaluated so far."""
-    lines = [f"| | runs | {' | '.join(COLUMNS.values())} |", "|---" * (2 + len(COLUMNS)) + "|"]
+    columns = {
+        key: title.format(baseline=baseline) for key, title in COLUMNS.items() if baseline or key != "difference"
+    }
+    lines = [f"| | runs | {' | '.join(columns.values())} |", "|---" * (2 + len(columns)) + "|"]
     for name, row in rows.items():
-        runs = [figures(workdir / f"{name}-{seed}.json", row) for seed in range(row["seeds"])]
-        runs = [run for run in runs if run is not None]
+        runs = {seed: figures(workdir / f"{name}-{seed}.json", row) for seed in range(row["seeds"])}
+        runs = {seed: run for seed, run in runs.items() if run is not None}
+        if baseline:
+            for seed, run in runs.items():
+                run["difference"] = difference(workdir, rows, name, seed, baseline)
         if runs:
-            cells = [cell([run.get(key) for run in runs]) for key in COLUMNS]
+            cells = [cell([run.get(key) for run in runs.values()], key in SIGNED) for key in columns]
             lines.append(f"| {name.replace('_', ' ')} | {len(runs)} | {' | '.join(cells)} |")
     lines += ["", "Errors: of one run over prompts, clustered; of more than one over the runs."]
     return "\n".join(lines) + "\n"
 
 
 class Runner:
-    """Runs commands one after another; a SIGTERM or Ctrl-C reaches the one that runs, and no other is started."""
+    """Runs commands, each on its share of the cores where there are to be several at once; a SIGTERM or Ctrl-C reaches
+    those that run, and no other is started."""
 
-    def __init__(self):
-        self._stop, self._process = False, None
+    def __init__(self, jobs: int = 1):
+        self._stop, self._processes, self._lock = False, set(), threading.Lock()
+        cores = sorted(os.sched_getaffinity(0)) if jobs > 1 and hasattr(os, "sched_getaffinity") else []
+        self._shares = queue.SimpleQueue()
+        for job in range(jobs):
+            self._shares.put(cores[job::jobs] if len(cores) >= jobs else [])
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._pass_on)
 
     def _pass_on(self, number, frame):
         self._stop = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        for process in tuple(self._processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+
+    def _start(self, line, file, cores):
+        # set here for the child to inherit: a function run in the child between fork and exec is not safe with threads
+        before = os.sched_getaffinity(0) if cores else None
+        if cores:
+            os.sched_setaffinity(0, cores)
+        try:
+            # a session of its own: Ctrl-C of the terminal comes through this process alone
+            return subprocess.Popen(line, stdout=file, stderr=file, start_new_session=True)
+        finally:
+            if cores:
+                os.sched_setaffinity(0, before)
 
     def __call__(self, line: list[str], log: Path) -> bool:
         """Whether the command ran to its end. Raises UserError where it failed; what it said is in `log`."""
         if self._stop:
             return False
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as file:
-            # a session of its own: Ctrl-C of the terminal comes through this process alone
-            self._process = subprocess.Popen(line, stdout=file, stderr=file, start_new_session=True)
-            if self._stop:  # the signal came in between
-                self._process.send_signal(signal.SIGTERM)
-            status = self._process.wait()
+        cores = self._shares.get()
+        try:
+            with open(log, "ab") as file:
+                process = self._start(line, file, cores)
+                with self._lock:
+                    self._processes.add(process)
+                if self._stop:  # the signal came in between
+                    process.send_signal(signal.SIGTERM)
+                status = process.wait()
+        finally:
+            self._shares.put(cores)
+        with self._lock:
+            self._processes.discard(process)
         if self._stop:
             return False
         if status:
@@ -194,9 +262,26 @@ def unchanged(path: Path, line: list[str]) -> None:
     cli.write(path, line)
 
 
-def stopped():
-    print("stopped; the same command goes on from here", file=sys.stderr)
-    sys.exit(143)
+def carry_out(config, workdir: Path, rows: dict, run: Runner, lock, name: str, seed: int) -> bool:
+    """Trains and evaluates one run, as far as that has not been done: whether it came to its end."""
+    row, log = rows[name], workdir / f"{name}-{seed}.log"
+    if row["train"]:
+        line = training(workdir, rows, name, seed)
+        unchanged(workdir / f"{name}-{seed}.training", line)
+        if not (place(workdir, name, seed) / "model" / "manifest.json").is_file():
+            print(f"{name}, seed {seed}: training", flush=True)
+            if not run(line, log):
+                return False
+    if row["evaluate"]:
+        line, out = evaluation(workdir, rows, name, seed, config.evaluate)
+        unchanged(workdir / f"{name}-{seed}.evaluation", line)
+        if not out.is_file():
+            print(f"{name}, seed {seed}: evaluating", flush=True)
+            if not run(line, log):
+                return False
+            with lock:
+                cli.write(workdir / "table.md", table(workdir, rows, config.baseline))
+    return True
 
 
 def main(argv):
@@ -205,31 +290,34 @@ def main(argv):
     else:
         config, _ = cli.parse_config(argv, __doc__, workdir=False)
         workdir = Path(config.workdir)
+    cli.config_at_least(1, config, "jobs")
     rows = rows_of(config)
+    if config.baseline and config.baseline not in rows:
+        raise UserError(f"config.baseline {config.baseline!r} is no row: its name is one of {', '.join(rows)}")
     for name, row in rows.items():
         if row["train"] and not Path(row["train"][1]).is_file():
             raise UserError(f"row {name}: there is no file {row['train'][1]}")
     cli.writable(workdir / "table.md", "--workdir")
-    run = Runner()
-    for name, row in rows.items():
-        for seed in range(row["seeds"]):
-            log = workdir / f"{name}-{seed}.log"
-            if row["train"]:
-                line = training(workdir, name, row, seed)
-                unchanged(workdir / f"{name}-{seed}.training", line)
-                if not (place(workdir, name, seed) / "model" / "manifest.json").is_file():
-                    print(f"{name}, seed {seed}: training", flush=True)
-                    if not run(line, log):
-                        return stopped()
-            line, out = evaluation(workdir, name, row, seed, config.evaluate)
-            if row["evaluate"]:
-                unchanged(workdir / f"{name}-{seed}.evaluation", line)
-            if row["evaluate"] and not out.is_file():
-                print(f"{name}, seed {seed}: evaluating", flush=True)
-                if not run(line, log):
-                    return stopped()
-                cli.write(workdir / "table.md", table(workdir, rows))
-    print(table(workdir, rows), end="")
+    work = functools.partial(carry_out, config, workdir, rows, Runner(config.jobs), threading.Lock())
+    under_way = {}
+
+    def after(name, seed):
+        # What it waits for stands before it in the queue, so that it has begun: no run waits for one that cannot start.
+        return all(under_way[other].result() for other in needed(rows, name, seed)) and work(name, seed)
+
+    with concurrent.futures.ThreadPoolExecutor(config.jobs) as pool:
+        for name, row in rows.items():
+            for seed in range(row["seeds"]):
+                under_way[name, seed] = pool.submit(after, name, seed)
+        try:
+            finished = all([run.result() for run in under_way.values()])
+        except UserError:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    if not finished:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(143)
+    print(table(workdir, rows, config.baseline), end="")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Rewards of trajectories from a judge that may fail: what is missing is NaN, and too much of it stops the clock."""
 
+import functools
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -45,3 +48,45 @@ def appraise(
         if stop():
             return None
     return np.split(scores, np.cumsum([len(t.rounds) for t in trajectories])[:-1])
+
+
+class Pending:
+    """`appraise` under way in a thread of its own, so that there is something else to do meanwhile, and so that a
+    signal need not wait for a judge's retries; the thread ends with the process. here: a judge that works on the
+    devices, whose settings belong to the thread that waits, is asked in that one instead."""
+
+    def __init__(
+        self, judge: Judge, trajectories, most_missing: float = 1.0, pause_s: float = 60.0, here: bool = False
+    ):
+        self._ask = functools.partial(appraise, judge, trajectories, most_missing, pause_s)
+        self._said, self._outcome = queue.SimpleQueue(), queue.SimpleQueue()
+        self._abandoned = threading.Event()
+        self._here = here
+        if not here:
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        try:
+            self._outcome.put((self._ask(self._abandoned.is_set, self._said.put), None))
+        except BaseException as error:  # raised again where it is waited for
+            self._outcome.put((None, error))
+
+    def wait(self, stop: Callable[[], bool] = lambda: False, tell: Callable[[str], None] = _tell):
+        """The rewards as of `appraise`, once they are there; None where stop() became true before. tell(line) is called
+        in this thread. Once only."""
+        if self._here:
+            return self._ask(stop, tell)
+        while True:
+            try:
+                rewards, error = self._outcome.get(timeout=0.1)
+            except queue.Empty:
+                rewards = error = None
+            while not self._said.empty():
+                tell(self._said.get())
+            if error is not None:
+                raise error
+            if rewards is not None:
+                return rewards
+            if stop():
+                self._abandoned.set()
+                return None

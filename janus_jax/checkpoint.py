@@ -252,6 +252,10 @@ class Checkpoints:
         sealed = [step for step in self._manager.all_steps() if (self.folder / str(step) / MANIFEST).is_file()]
         return max(sealed, default=None)
 
+    def holds(self, step: int, name: str) -> bool:
+        """Whether a checkpoint has an item of this name."""
+        return (self.folder / str(step) / name).is_dir()
+
     def restore(self, step: int, arrays: dict, values=()) -> dict:
         """Reads the named items; `arrays` maps names to abstract trees (with shardings), `values` names JSON items."""
         verify(self.folder / str(step))

@@ -52,7 +52,7 @@ def paired(a, b, stage: int):
     return scores.clustered([b[key][stage] - a[key][stage] for key in keys], [prompt for prompt, _ in keys])
 
 
-def _number(mean, error, sign=""):
+def number(mean, error, sign=""):
     """A mean with its error as text; what is not known is a dash."""
     if mean is None or math.isnan(mean):
         return "–"
@@ -63,8 +63,8 @@ def across(values, sign=""):
     """Mean and standard error over runs, as text; one run has no error."""
     values = np.array([value for value in values if value is not None], float)
     if len(values) < 2:
-        return _number(values[0] if len(values) else None, None, sign)
-    return _number(values.mean(), values.std(ddof=1) / np.sqrt(len(values)), sign)
+        return number(values[0] if len(values) else None, None, sign)
+    return number(values.mean(), values.std(ddof=1) / np.sqrt(len(values)), sign)
 
 
 def pooled(a, runs, stage: int):
@@ -89,10 +89,10 @@ def tables(baseline, runs) -> str:
         value, error = r, r["stderr"]
         for part in key:
             value, error = value[part], error[part] if part in error else error
-        return _number(value, error)
+        return number(value, error)
 
     def figures(stage):
-        return [_number(r["overall"][stage], r["stderr"][stage]) for r in (report, *reports)]
+        return [number(r["overall"][stage], r["stderr"][stage]) for r in (report, *reports)]
 
     first, final = figures("first"), figures("final")
     lines = ["| | first picture | after introspection |", "|---|---|---|", f"| after SFT | {first[0]} | {final[0]} |"]
@@ -112,15 +112,15 @@ def tables(baseline, runs) -> str:
         "|---|---|---|---|",
     ]
     for n, r, result in zip(names, reports, results, strict=True):
-        cells = [_number(*paired(outcomes, result, stage), "+") for stage in (0, 1)]
-        lines.append(f"| {n} − SFT | {' | '.join(cells)} | {_number(r['gain'], r['stderr']['gain'], '+')} |")
+        cells = [number(*paired(outcomes, result, stage), "+") for stage in (0, 1)]
+        lines.append(f"| {n} − SFT | {' | '.join(cells)} | {number(r['gain'], r['stderr']['gain'], '+')} |")
     if len(runs) > 1:
-        cells = [_number(*pooled(outcomes, results, stage), "+") for stage in (0, 1)]
+        cells = [number(*pooled(outcomes, results, stage), "+") for stage in (0, 1)]
         gains = across([r["gain"] for r in reports], "+")
         lines.append(f"| mean of {len(runs)} − SFT, error over prompts | {' | '.join(cells)} | |")
         cells = [across([paired(outcomes, result, stage)[0] for result in results], "+") for stage in (0, 1)]
         lines.append(f"| mean of {len(runs)} − SFT, error over runs | {' | '.join(cells)} | {gains} |")
-    lines.append(f"| SFT | | | {_number(report['gain'], report['stderr']['gain'], '+')} |")
+    lines.append(f"| SFT | | | {number(report['gain'], report['stderr']['gain'], '+')} |")
     return "\n".join(lines)
 
 

@@ -26,9 +26,14 @@ def config(**rows):
 
 def test_command_lines(tmp_path):
     rows = ablate.rows_of(
-        config(sft={"train": ("train_sft", "a.py")}, rl={"train": RL, "set": {"init": "@sft", "steps": 9}, "seeds": 2})
+        config(
+            sft={"train": ("train_sft", "a.py")},
+            rl={"train": RL, "set": {"init": "@sft", "steps": 9}, "seeds": 2},
+            more={"train": RL, "set": {"init": "@rl"}, "seeds": 3},
+            best={"set": {"init": "@sft"}, "best_of": 3},
+        )
     )
-    line = ablate.training(tmp_path, "rl", rows["rl"], 1)
+    line = ablate.training(tmp_path, rows, "rl", 1)
     assert line[1:5] == ["-m", "janus_jax.train_rl", "--config", "configs/shapes_rl.py"]
     workdir, seed, init, steps = (
         f"{tmp_path}/rl-1",
@@ -37,14 +42,16 @@ def test_command_lines(tmp_path):
         "--config.steps=9",
     )
     assert line[5:] == ["--workdir", workdir, seed, init, steps]
-    line, out = ablate.evaluation(tmp_path, "rl", rows["rl"], 1, config().evaluate)
+    line, out = ablate.evaluation(tmp_path, rows, "rl", 1, config().evaluate)
     assert out == tmp_path / "rl-1.json" and line[line.index("--checkpoint") + 1] == f"{tmp_path}/rl-1"
     assert line[line.index("--rounds") + 1] == "3" and line[line.index("--samples") + 1] == "2"
     # as many single pictures
-    row = {**ablate.ROW, "set": {"init": "@sft"}, "best_of": 3}
-    line, _ = ablate.evaluation(tmp_path, "best", row, 0, config().evaluate)
+    line, _ = ablate.evaluation(tmp_path, rows, "best", 0, config().evaluate)
     assert line[line.index("--rounds") + 1] == "1" and line[line.index("--samples") + 1] == "6"
     assert line[line.index("--checkpoint") + 1] == f"{tmp_path}/sft-0"
+    # a run starts from that of its own seed, where there is one
+    assert [ablate.needed(rows, "more", seed) for seed in range(3)] == [[("rl", 0)], [("rl", 1)], [("rl", 0)]]
+    assert f"--config.init={tmp_path}/rl-1" in ablate.training(tmp_path, rows, "more", 1)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,9 @@ def test_best_of_by_hand():
 
 
 def test_table(tmp_path):
-    rows = ablate.rows_of(config(sft={"train": RL}, rl={"train": RL, "seeds": 2}, later={"train": RL}))
+    rows = ablate.rows_of(
+        config(sft={"train": RL}, rl={"train": RL, "seeds": 2}, later={"train": RL}, other={"train": RL})
+    )
     evaluation(tmp_path / "sft-0.json", {("a", 0): [False, True], ("b", 0): [False, False]})
     evaluation(tmp_path / "rl-0.json", {("a", 0): [True], ("b", 0): [False, True]})
     evaluation(tmp_path / "rl-1.json", {("a", 0): [True], ("b", 0): [False, False]})
@@ -84,6 +93,12 @@ def test_table(tmp_path):
     assert lines[2].startswith("| sft | 1 | 0.000 ± 0.000 | 0.500 ± 0.500 |")
     assert lines[3].startswith("| rl | 2 | 0.500 ± 0.000 | 0.750 ± 0.250 |")
     assert not any("later" in line for line in lines)
+    # against the sft run, paired: +.5 and 0 over the runs; of one run, over its prompts
+    evaluation(tmp_path / "other-0.json", {("a", 0): [True], ("b", 0): [True]})
+    lines = ablate.table(tmp_path, rows, "sft").splitlines()
+    assert lines[0].split(" | ")[4] == "less the sft's"
+    assert [line.split(" | ")[4 - 1] for line in lines[2:5]] == ["0.500 ± 0.500", "0.750 ± 0.250", "1.000 ± 0.000"]
+    assert [line.split(" | ")[4] for line in lines[2:5]] == ["", "+0.250 ± 0.250", "+0.500 ± 0.500"]
 
 
 STUB = """
@@ -96,10 +111,12 @@ if kind == "train":
 elif place.name == "bad-0.json":
     sys.exit("error: no such thing")
 else:
-    place.write_text('{"overall": {"first": 0.5, "final": 0.6}, "stderr": {"first": 0.1, "final": 0.1, "gain": 0.1, '
+    scratch = place.with_suffix(".tmp")  # as evaluate does: the other job's table may look at it
+    scratch.write_text('{"overall": {"first": 0.5, "final": 0.6}, "stderr": {"first": 0.1, "final": 0.1, "gain": 0.1, '
                      '"repair_rate": null, "spoil_rate": null, "judge_agreement_balanced": null, "rounds_used": 0.1}, '
                      '"gain": 0.1, "repair_rate": null, "spoil_rate": null, "judge_agreement_balanced": null, '
                      '"rounds_used": 1.5}')
+    scratch.rename(place)
 """
 
 
@@ -113,10 +130,10 @@ def stubbed(monkeypatch, tmp_path):
         ran.append(f"{kind} {path.name}")
         return [sys.executable, str(tmp_path / "stub.py"), kind, str(path)]
 
-    def training(workdir, name, row, seed):
+    def training(workdir, rows, name, seed):
         return line("train", ablate.place(workdir, name, seed))
 
-    def evaluated(workdir, name, row, seed, settings):
+    def evaluated(workdir, rows, name, seed, settings):
         out = workdir / f"{name}-{seed}.json"
         return line("evaluate", out), out
 
@@ -130,13 +147,15 @@ from ml_collections import ConfigDict
 def get_config():
     row = {{"train": ("train_rl", __file__)}}
     rows = {rows}
-    return ConfigDict({{"rows": rows, "seed": 0, "evaluate": {{"samples": 2}}}})
+    return ConfigDict({{"rows": rows, "seed": 0, "jobs": {jobs}, "baseline": "", "evaluate": {{"samples": 2}}}})
 """
 
 
 def test_goes_on_where_it_was(tmp_path, stubbed, capsys):
     file = tmp_path / "config.py"
-    file.write_text(FILE.format(rows='({"name": "sft", **row, "evaluate": False}, {"name": "rl", **row, "seeds": 2})'))
+    file.write_text(
+        FILE.format(jobs=1, rows='({"name": "sft", **row, "evaluate": False}, {"name": "rl", **row, "seeds": 2})')
+    )
     ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
     assert "rl, seed 1: evaluating" in capsys.readouterr().out
     assert "| rl | 2 | 0.500 ± 0.000 | 0.600 ± 0.000 |" in (tmp_path / "w" / "table.md").read_text()
@@ -147,9 +166,41 @@ def test_goes_on_where_it_was(tmp_path, stubbed, capsys):
     assert capsys.readouterr().out.splitlines()[0] == "rl, seed 1: evaluating"
 
 
+def test_side_by_side(tmp_path, stubbed):
+    """Two at once, but none before the one it starts from."""
+    file = tmp_path / "config.py"
+    rows = '({"name": "sft", **row, "seeds": 2}, {"name": "rl", **row, "set": {"init": "@sft"}, "seeds": 2})'
+    file.write_text(FILE.format(jobs=2, rows=rows))
+    ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
+    for seed in range(2):
+        steps = (f"train sft-{seed}", f"evaluate sft-{seed}.json", f"train rl-{seed}", f"evaluate rl-{seed}.json")
+        order = [stubbed.index(step) for step in steps]
+        assert order == sorted(order)
+    file.write_text(
+        FILE.format(jobs=2, rows='({"name": "bad", **row}, {"name": "rl", **row, "set": {"init": "@bad"}})')
+    )
+    assert "no such thing" in refused(ablate.main, "--config", file, "--workdir", tmp_path / "v")
+    assert not (tmp_path / "v" / "rl-0").exists()
+
+
+def test_cores_are_shared(tmp_path):
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        run = ablate.Runner(2)
+        mine = os.sched_getaffinity(0)
+        code = "import os; print(sorted(os.sched_getaffinity(0)))"
+        assert run([sys.executable, "-c", code], tmp_path / "a") and run([sys.executable, "-c", code], tmp_path / "b")
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+    assert os.sched_getaffinity(0) == mine
+    shares = [set(json.loads((tmp_path / name).read_text())) for name in "ab"]
+    assert len(mine) < 2 or (shares[0] | shares[1] == mine and not shares[0] & shares[1])
+
+
 def test_a_changed_configuration_is_refused(tmp_path, stubbed):
     file = tmp_path / "config.py"
-    file.write_text(FILE.format(rows='({"name": "rl", **row},)'))
+    file.write_text(FILE.format(jobs=1, rows='({"name": "rl", **row},)'))
     ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
     (tmp_path / "w" / "rl-0.training").write_text("another command")
     assert "another --workdir" in refused(ablate.main, "--config", file, "--workdir", tmp_path / "w")
@@ -157,7 +208,7 @@ def test_a_changed_configuration_is_refused(tmp_path, stubbed):
 
 def test_a_run_that_fails(tmp_path, stubbed):
     file = tmp_path / "config.py"
-    file.write_text(FILE.format(rows='({"name": "bad", **row},)'))
+    file.write_text(FILE.format(jobs=1, rows='({"name": "bad", **row},)'))
     line = refused(ablate.main, "--config", file, "--workdir", tmp_path / "w")
     assert "no such thing" in line and "bad-0.log" in line
     assert not (tmp_path / "w" / "table.md").exists()

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,8 @@ def trained(world, tmp_path_factory):
         {"credit": "trajectory", "rounds": 3, "estimator": "ppo", "updates": 2},
         {"credit": "trajectory", "reward.kind": "model"},
         {"credit": "trajectory", "mesh": "(2,2,2)", "micro_batches": 2},
+        {"credit": "released/regen_prompt", "ahead": True, "refresh_every": 1},
+        {"credit": "released/own_prompt", "ahead": True, "released": True},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())).replace("/", "_"),
 )
@@ -163,18 +166,22 @@ def test_choices_of_stage_2(settings, trained, tmp_path, monkeypatch):
     loading.load(tmp_path / "rl")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "rl"])
-def test_killed_and_resumed(stage, world, tmp_path):
-    if stage == "rl":
-        command(tmp_path, "train_sft", *sft_flags(world, tmp_path / "init"), "--config.steps=10")
+RL_TO_RESUME = {"steps": 8, "save_every": 2, "updates": 2}
+STAGES = {
+    "sft": {},
+    "rl": RL_TO_RESUME,
+    # all that a checkpoint may hold: a rollout in flight, a reference of its own, a value head
+    "rl-ahead": {**RL_TO_RESUME, "ahead": True, "refresh_every": 3, "credit": "trajectory", "estimator": "ppo"},
+}
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_resumed(stage, world, trained, tmp_path):
     def start(workdir):
-        flags = {
-            "sft": lambda: sft_flags(world, workdir),
-            "rl": lambda: rl_flags(workdir, init=tmp_path / "init", steps=8, save_every=2, updates=2),
-        }[stage]()
-        line = [sys.executable, "-m", f"janus_jax.train_{stage}", *flags]
+        kind = stage.split("-")[0]
+        flags = sft_flags(world, workdir) if kind == "sft" else rl_flags(workdir, init=trained, **STAGES[stage])
+        line = [sys.executable, "-m", f"janus_jax.train_{kind}", *flags]
         with open(tmp_path / "stderr.txt", "ab") as errors:
             return subprocess.Popen(line, env=environment(tmp_path), stderr=errors)
 
@@ -211,3 +218,24 @@ def test_killed_and_resumed(stage, world, tmp_path):
     final = {line["step"]: line["loss"] for line in metrics(cut)}
     assert final == {line["step"]: line["loss"] for line in metrics(whole)}  # to the bit
     assert (cut / "model" / checkpoint.PARAMS).read_bytes() == (whole / "model" / checkpoint.PARAMS).read_bytes()
+
+
+@pytest.mark.slow
+def test_resumed_on_another_mesh(trained, tmp_path, monkeypatch):
+    """Four steps, then four on eight devices, like eight on one: a rollout in flight and the reference move, too."""
+    settings = {**RL_TO_RESUME, "ahead": True, "refresh_every": 3, "learning_rate": 1e-3, "init": trained}
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    command(tmp_path, "train_rl", *rl_flags(whole, **settings))
+    shutil.copytree(whole, moved)
+    for step in ("6", "8"):
+        shutil.rmtree(moved / "checkpoints" / step, ignore_errors=True)
+    shutil.rmtree(moved / "model")
+    (moved / "metrics.jsonl").unlink()
+    monkeypatch.setitem(globals(), "environment", on_eight_devices)
+    command(tmp_path, "train_rl", *rl_flags(moved, **settings, mesh="(2,2,2)"))
+    expected = {line["step"]: line for line in metrics(whole)}
+    there = metrics(moved)
+    assert [line["step"] for line in there] == [5, 6, 7, 8]
+    for line in there:
+        for name in ("loss", "kl", "grad_norm", "reward_first"):
+            np.testing.assert_allclose(line[name], expected[line["step"]][name], rtol=2e-3, atol=2e-5)

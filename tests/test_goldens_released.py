@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_goldens import GOLDEN, LOGITS, SPEC, golden_weights, model, sample_close  # noqa: F401
 
-from janus_jax import images, losses, rollout, sample, supervised, tokens, train_rl, train_step, understand
+from janus_jax import images, losses, policy, rollout, sample, supervised, tokens, train_step, understand
 from janus_jax.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate, targets_of, with_targets
 from janus_jax.density import Sampling
 from janus_jax.introspect import Round, Trajectory, introspect
@@ -270,9 +270,9 @@ def test_released_policy_gradient(model):  # noqa: F811
     assert judge.mask.sum() == golden["segment2.prompt_and_completion_mask"].sum()  # ours has no masked end
 
     yes_no = (special.yes, special.no)
-    forward = train_rl.make_forward(janus, Sampling(cfg_weight=float(golden["guidance_scale"])), yes_no, released=True)
-    loss = train_rl.make_loss(float(golden["beta"]), *2 * [float(golden["epsilon"])])
-    prepare = train_rl.make_prepare(rollout.PER["released"])
+    forward = policy.make_forward(janus, Sampling(cfg_weight=float(golden["guidance_scale"])), yes_no, released=True)
+    loss = policy.make_loss(float(golden["beta"]), *2 * [float(golden["epsilon"])])
+    prepare = policy.make_prepare(rollout.PER["released"])
     kept, frozen = train_step.split(params, train_step.trainable_leaves(params, (r"vq/.*", r"siglip/.*")))
 
     @jax.jit

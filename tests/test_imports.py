@@ -12,7 +12,8 @@ LAYERS = [
     "errors sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
     "sample train_step checkpoint loading",
-    "introspect understand appraisal retention rollout ppo scores self_judge sight storyboard loop cli __init__",
+    "introspect understand appraisal retention rollout packed ppo policy scored experience scores self_judge sight "
+    "storyboard loop cli __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
     "report reward_check ablate",
@@ -23,6 +24,7 @@ SHARED = {
     ("evaluate", "generate"): {"add_sampling_flags", "sampling_of"},
     ("judge", "chat"): {"add_sampling_flags", "sampling_of"},
     ("train_rl", "report"): {"write"},
+    ("ablate", "compare"): {"across", "number", "paired", "read"},
 }
 
 

@@ -136,6 +136,11 @@ def leaves(reward: ConfigDict | dict, place: str = PLACE) -> list[tuple[str, dic
     return [leaf for here, _, part in parts_of(settings, place) for leaf in leaves(part, here)]
 
 
+def on_devices(reward: ConfigDict | dict) -> bool:
+    """Whether some of the reward is computed where the model is. Raises UserError."""
+    return any(settings["kind"] == "model" for _, settings in leaves(reward))
+
+
 def _url(url, place) -> str:
     try:
         parsed = httpx.URL(url)

@@ -1,0 +1,145 @@
+"""What stage 2 runs on the devices: the policy's log-probabilities, its loss and step, and where everything lies."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from janus_jax import losses, optim, ppo, rollout, sharding, train_step
+from janus_jax.batch import targets_of, with_targets
+from janus_jax.density import Sampling
+from janus_jax.models.logps import token_logps
+
+PPO = "ppo"  # the estimator that is none of rollout.ESTIMATORS: it credits tokens, not trajectories
+
+
+def make_forward(model, sampling: Sampling, yes_no, released: bool = False):
+    """forward(params, batches, policy=params) -> list of token_logps under the sampling density; released: as the
+    released code does it, where `policy` embeds the contexts."""
+
+    def forward(params, batches, policy=None):
+        policy = (params if policy is None else policy) if released else None
+        return [token_logps(model, params, batch, sampling, yes_no, policy) for batch in batches]
+
+    return forward
+
+
+def make_prepare(per: str):
+    """prepare(batches): weights normalised over all roles, see losses.pg_weights."""
+
+    def prepare(batches):
+        targets = [(t.weight, t.group) for *_, t in targets_of(batches)]
+        return with_targets(batches, weight=losses.pg_weights(targets, rollout.SEGMENTS, per))
+
+    return prepare
+
+
+def make_loss(beta: float, clip_low: float, clip_high: float, value_weight: float = 0.0):
+    """loss(outputs, batches) -> (f32[], metrics) over all roles. value_weight: of the value head's loss, if there is
+    one."""
+
+    def loss(outputs, batches):
+        total, metrics = 0.0, {}
+        for name, i, targets in targets_of(batches):
+            logps, old = outputs[i][name], targets.old_logps
+            # the released layout knows no old probabilities: always on policy
+            old = jnp.where(jnp.isnan(old), jax.lax.stop_gradient(logps), old)
+            value, parts = losses.pg_loss(
+                logps,
+                old,
+                targets.ref_logps,
+                targets.advantage,
+                targets.weight,
+                beta=beta,
+                clip_low=clip_low,
+                clip_high=clip_high,
+            )
+            total += value
+            if targets.returns is not None:
+                parts["value_loss"] = losses.value_loss(outputs[i][f"{name}_value"], targets.returns, targets.weight)
+                total += value_weight * parts["value_loss"]
+            parts[f"entropy_{name}"] = jnp.sum(outputs[i][f"{name}_entropy"] * targets.weight)
+            parts[f"share_{name}"] = jnp.sum(targets.weight)
+            metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
+            gap = jnp.max(jnp.where(targets.weight > 0, jnp.abs(logps - old), 0.0))
+            metrics["max_logp_gap"] = jnp.maximum(metrics.get("max_logp_gap", 0.0), gap)
+        return total, metrics
+
+    return loss
+
+
+def sampling_of(config) -> Sampling:
+    """The density that a configuration of stage 2 draws from and trains."""
+    return Sampling(
+        cfg_weight=config.cfg_weight,
+        temperature=config.temperature,
+        image_top_k=config.image_top_k or None,
+        text_top_k=config.text_top_k or None,
+        max_reason_tokens=config.max_reason_tokens,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The jitted programs of stage 2 on a mesh, and where their arguments lie.
+
+    built: the policy-gradient step over (painter's batch, judge's batch), with its state's form. score(params, batches,
+    policy) -> list of log-probabilities f32[B,N] of the batches' targets (policy: embeds the contexts in the released
+    layout, else not looked at). expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding.
+    drawing: the parameters' shardings while they draw: not split over fsdp, since each token would gather them anew.
+    """
+
+    built: train_step.Built
+    score: Callable
+    expect: Callable
+    by_row: jax.sharding.NamedSharding
+    drawing: dict
+
+
+def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Programs:
+    """The programs for parameters like `params` (arrays, or jax.ShapeDtypeStructs: nothing is computed here), the
+    model's own without a value head. yes_no: ids of the two verdicts. The mesh is that of the context."""
+    initial = params
+    if config.estimator == PPO:
+        initial = jax.eval_shape(lambda params: ppo.with_value_head(params, model.cfg.llama.width), params)
+    trainable = train_step.trainable_leaves(initial, config.frozen)
+    schedule = optim.warmup_linear_then(
+        config.schedule,
+        config.learning_rate,
+        config.turn_learning_rate,
+        config.final_learning_rate,
+        config.warmup,
+        config.turn_step,
+        config.steps * config.updates,
+    )
+    decays = sharding.match(optim.DECAY_RULES, train_step.split(initial, trainable)[0])
+    tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
+    by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+    forward = make_forward(model, sampling_of(config), yes_no, config.released)
+    # Dr.GRPO is also a mean over tokens, whatever their trajectory; so is PPO
+    per = "token" if config.estimator in ("dr_grpo", PPO) else rollout.PER[config.credit.split("/")[0]]
+    built = train_step.build(
+        forward,
+        make_loss(config.beta, config.clip_low, config.clip_high, config.value_weight),
+        tx,
+        initial,
+        trainable,
+        mesh,
+        by_row,
+        rules=(*ppo.RULES, *sharding.PARAM_RULES) if config.estimator == PPO else sharding.PARAM_RULES,
+        prepare=make_prepare(per),
+        micro_batches=config.micro_batches,
+    )
+
+    def score(params, batches, policy):
+        outputs = forward(params, batches, policy)
+        return [outputs[i][name] for name, i, _ in targets_of(batches)]
+
+    def expect(params, batches):
+        outputs = forward(params, batches)
+        return [outputs[i][f"{name}_value"] for name, i, _ in targets_of(batches)]
+
+    # their results join the batch, whose place the step states
+    jitted = (jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))
+    return Programs(built, *jitted, by_row, sharding.param_shardings(params, mesh, without=("fsdp",)))
