@@ -59,6 +59,7 @@ def get_config():
     config.warmup = 5
     config.turn_step = 20
     config.weight_decay = 0.0
+    config.moments = "float32"  # of AdamW, how they are kept between steps; "bfloat16" halves their memory
     config.clip_norm = 1.0
     config.retention_every = 10  # steps between looks at how well a fixed set is judged; 0 = never
     config.retention_prompts = 48  # two pictures each

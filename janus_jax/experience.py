@@ -97,7 +97,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
     prompts, seed = prompts_of(config, stage, number, attempt)
     return introspect(
         stage.model,
-        jax.device_put(ppo.without_value_head(params), stage.programs.drawing),
+        stage.programs.to_draw(ppo.without_value_head(params)),
         stage.processor,
         prompts,
         config.group,

@@ -23,6 +23,8 @@ KINDS = (
     "ragged-all-to-all",
     "collective-broadcast",
 )
+# The attributes of an instruction that name what it runs; a reduction's to_apply is arithmetic on single numbers.
+CALLS = r"(?:body|calls|branch_computations|\w+_computation)=(\{[^}]*\}|%?[\w.\-]+)"
 
 
 class Op(NamedTuple):
@@ -62,9 +64,10 @@ def flops(text: str, unknown: int = 1) -> int:
     total = 0
     for op, types, times in _run(text, unknown):
         if op.opcode == "dot":
-            contracted = [int(i) for i in re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)[1].split(",") if i]
+            axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)[1]
             left = _arrays(types[op.operands[0]])[0][1]
-            total += times * 2 * math.prod(_arrays(op.type)[0][1]) * math.prod(left[i] for i in contracted)
+            contracted = math.prod(left[int(axis)] for axis in axes.split(",") if axis)
+            total += times * 2 * math.prod(_arrays(op.type)[0][1]) * contracted
         elif op.opcode == "convolution":
             total += times * _convolution(op, types)
     return total
@@ -140,7 +143,7 @@ def _run(text, unknown) -> Iterator[tuple[Op, dict[str, str], int]]:
             if op.opcode == "while":
                 known = re.search(r'"known_trip_count":\{"n":"(\d+)"', op.attributes)
                 again *= int(known[1]) if known else unknown
-            for group in re.findall(r"(?:body|calls|branch_computations|\w+_computation)=(\{[^}]*\}|%?[\w.\-]+)", op.attributes):
+            for group in re.findall(CALLS, op.attributes):
                 for callee in re.findall(r"[\w.\-]+", group):
                     if callee in found:
                         yield from visit(callee, again)
@@ -152,7 +155,8 @@ def _convolution(op, types) -> int:
     left, right = (_arrays(types[name])[0][1] for name in op.operands[:2])
     out = _arrays(op.type)[0][1]
     inputs, kernel, result = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.attributes).groups()
-    window = dict(re.findall(r"(\w+)=(\S+?)(?=[ }])", (re.search(r"window=\{([^}]*)\}", op.attributes) or [" ", ""])[0]))
+    window = re.search(r"window=\{([^}]*)\}", op.attributes)
+    window = dict(item.split("=") for item in window[1].split()) if window else {}
     axes = sorted(letter for letter in kernel if letter.isdigit())
 
     def setting(name, axis, default):

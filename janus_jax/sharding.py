@@ -75,9 +75,9 @@ PARAM_RULES: tuple[tuple[str, Any], ...] = (
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool = False, devices=None) -> Mesh:
-    """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices. Auto axes unless `explicit`. Where these lie
-    in several slices, `data` spans the slices: its reduction, once per step, is all that crosses the slow network. Raises
-    ValueError where that cannot be.
+    """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices. Auto axes unless `explicit`. Where these
+    lie in several slices, `data` spans the slices: its reduction, once per step, is all that crosses the slow network.
+    Raises ValueError where that cannot be.
     """
     shape = (data, fsdp, tensor)
     devices = jax.devices() if devices is None else devices
@@ -161,8 +161,8 @@ def take(table: jax.Array, ids: jax.Array, out: tuple[str | None, ...]) -> jax.A
 
 
 def mesh_of(shape, devices=None) -> Mesh:
-    """The mesh of sizes (data, fsdp, tensor) over all devices (None: this job's), -1 = all that remain. Raises UserError
-    where it does not fit."""
+    """The mesh of sizes (data, fsdp, tensor) over all devices (None: this job's), -1 = all that remain. Raises
+    UserError where it does not fit."""
     shape = [int(size) for size in shape]
     devices = jax.devices() if devices is None else devices
     if len(shape) == 3 and shape.count(-1) <= 1 and all(size > 0 or size == -1 for size in shape):

@@ -87,8 +87,9 @@ def build(config, model: Janus, params, mesh) -> tuple[train_step.Built, jax.sha
     try:
         settings = {"weight_decay": config.weight_decay, "decay_mask": decays}
         tx = optim.named(config.optimizer, schedule, kept, **settings)
+        tx = optim.stored_as(config.get("moments", "float32"), tx)
     except ValueError as error:
-        raise UserError(f"{error}: set --config.optimizer") from error
+        raise UserError(f"{error}: set --config.optimizer and --config.moments") from error
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     built = train_step.build(
         make_forward(model),

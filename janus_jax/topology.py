@@ -71,6 +71,11 @@ class Topology:
         return f"{self.chip}:{'x'.join(map(str, self.shape))}{slices}"
 
     @property
+    def name(self) -> str:
+        """As clouds call one slice, v5e-16."""
+        return f"{self.chip}-{math.prod(self.shape) * CHIPS[self.chip].cores}"
+
+    @property
     def chips(self) -> int:
         """Chips in all slices."""
         return math.prod(self.shape) * self.slices
@@ -92,7 +97,8 @@ def parse(name: str) -> Topology:
     found = re.fullmatch(r"(?P<chip>[a-z0-9]+)(:(?P<shape>\d+(x\d+)+)|-(?P<size>\d+))(@(?P<slices>\d+))?", name)
     if not found or found["chip"] not in CHIPS:
         raise UserError(
-            f"{name!r} is no topology: write CHIP:SHAPE, as in v5e:4x4, v5p:2x2x1 or v5e:4x4@2; chips: {', '.join(CHIPS)}"
+            f"{name!r} is no topology: write CHIP:SHAPE, as in v5e:4x4, v5p:2x2x1 or v5e:4x4@2; "
+            f"chips: {', '.join(CHIPS)}"
         )
     chip, slices = CHIPS[found["chip"]], int(found["slices"] or 1)
     if found["shape"]:

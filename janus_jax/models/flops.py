@@ -63,7 +63,9 @@ def vq_decoder(cfg: VQConfig, pictures: int) -> int:
     def attention(width):
         return cfg.attention * (4 * conv(width, width, 1) + 4 * area**2 * width)
 
-    total += conv(cfg.code_dim, cfg.z_channels, 1) + conv(cfg.z_channels, last, 3) + 2 * res(last, last) + attention(last)
+    total += (
+        conv(cfg.code_dim, cfg.z_channels, 1) + conv(cfg.z_channels, last, 3) + 2 * res(last, last) + attention(last)
+    )
     width = last
     for i, multiplier in enumerate(reversed(cfg.channel_multipliers)):
         outputs = cfg.channels * multiplier

@@ -60,6 +60,16 @@ class Cache:
     count: Array  # i32[B]: real tokens among them, which is the next token's position
 
 
+# The logical names of a cache's dimensions.
+CACHE_NAMES: dict[str, tuple[str, ...]] = {
+    "k": ("layers", "batch", "slots", "kv_heads", "head_dim"),
+    "v": ("layers", "batch", "slots", "kv_heads", "head_dim"),
+    "mask": ("batch", "slots"),
+    "length": (),
+    "count": ("batch",),
+}
+
+
 class Segments(NamedTuple):
     """Which tokens are real, for attention.splash: new bool[B,T], past bool[B,S] of the cache's slots before them, or
     None without a cache."""
@@ -71,13 +81,12 @@ class Segments(NamedTuple):
 def init_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> Cache:
     """An empty cache of S = slots slots. `dtype` is the model's compute dtype."""
     k = jnp.zeros((cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim), dtype)
-    names = ("layers", "batch", "slots", "kv_heads", "head_dim")
     return Cache(
-        k=sharding.constrain(k, *names),
-        v=sharding.constrain(jnp.zeros_like(k), *names),
-        mask=sharding.constrain(jnp.zeros((batch, slots), bool), "batch", "slots"),
+        k=sharding.constrain(k, *CACHE_NAMES["k"]),
+        v=sharding.constrain(jnp.zeros_like(k), *CACHE_NAMES["v"]),
+        mask=sharding.constrain(jnp.zeros((batch, slots), bool), *CACHE_NAMES["mask"]),
         length=jnp.zeros((), jnp.int32),
-        count=sharding.constrain(jnp.zeros((batch,), jnp.int32), "batch"),
+        count=sharding.constrain(jnp.zeros((batch,), jnp.int32), *CACHE_NAMES["count"]),
     )
 
 
@@ -122,8 +131,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x, angles, mask, cache):
-        """x [B,T,D], angles f32[B,T,H/2], mask bool[B,T,S] or Segments, cache None or (k, v, layer, length) -> ([B,T,D],
-        (k, v) | None).
+        """x [B,T,D], angles f32[B,T,H/2], mask bool[B,T,S] or Segments, cache None or (k, v, layer, length) ->
+        ([B,T,D], (k, v) | None).
         """
         D, N, K, H = self.width, self.heads, self.kv_heads, self.head_dim
         normal = nn.initializers.normal
