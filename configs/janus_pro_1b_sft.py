@@ -31,7 +31,5 @@ def get_config(slice_name: str = "v6e-1"):
     config.preset = "1b"
     config.init = "runs/janus1b"
     config.cache = "runs/labels1b.npz"
-    if slice_name not in SLICES:
-        raise ValueError(f"no settings for the slice {slice_name!r}; there are some for {', '.join(SLICES)}")
-    config.mesh, config.micro_batches, config.moments = SLICES[slice_name]
+    config.mesh, config.micro_batches, config.moments = SLICES.get(slice_name, larger.ELSEWHERE)
     return config

@@ -2,8 +2,9 @@
 
     while(...), body=%layers, backend_config={"known_trip_count":{"n":"24"}}
 
-says how often a loop's body runs, which the compiler's own cost analysis does not count. A loop whose count is not
-known (sampling until all rows have ended) is taken to run `unknown` times.
+says how often a loop's body runs, which the compiler's own cost analysis does not count; where that is absent, the
+constant that the loop's counter is compared with does. A loop whose count is not known (sampling until all rows have
+ended) is taken to run `unknown` times.
 """
 
 import functools
@@ -139,16 +140,37 @@ def _run(text, unknown) -> Iterator[tuple[Op, dict[str, str], int]]:
         types = {op.name: op.type for op in found[name]}
         for op in found[name]:
             yield op, types, times
-            again = times
-            if op.opcode == "while":
-                known = re.search(r'"known_trip_count":\{"n":"(\d+)"', op.attributes)
-                again *= int(known[1]) if known else unknown
+            again = times * (_trips(op, found) or unknown) if op.opcode == "while" else times
             for group in re.findall(CALLS, op.attributes):
                 for callee in re.findall(r"[\w.\-]+", group):
                     if callee in found:
                         yield from visit(callee, again)
 
     return visit(entry, 1)
+
+
+def _trips(loop, found) -> int | None:
+    """How often a loop runs: as the compiler notes it, or from a counter that starts at 0, is compared with a constant
+    and grows by one. Products that are cut up to overlap with their collectives are such loops, and often grow by 2."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(known[1])
+    condition, body = (
+        {op.name: op for op in found.get(re.search(rf"{part}=%?([\w.\-]+)", loop.attributes)[1], [])}
+        for part in ("condition", "body")
+    )
+    test, last = (list(ops.values())[-1:] for ops in (condition, body))
+    if not test or test[0].opcode != "compare" or "direction=LT" not in test[0].attributes:
+        return None
+    counter, bound = (condition[name] for name in test[0].operands)
+    index = re.search(r"index=(\d+)", counter.attributes)
+    if bound.opcode != "constant" or not bound.operands[0].isdigit() or not index:
+        return None
+    steps = []
+    if last and last[0].opcode == "tuple":
+        grown = body[last[0].operands[int(index[1])]]
+        steps = [body[name] for name in grown.operands if grown.opcode == "add" and name in body]
+    by = [op.operands[0] for op in steps if op.opcode == "constant"]
+    return -(-int(bound.operands[0]) // int(by[0])) if by and by[0].isdigit() and int(by[0]) else int(bound.operands[0])
 
 
 def _convolution(op, types) -> int:

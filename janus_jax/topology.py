@@ -120,6 +120,8 @@ def devices(topology: Topology) -> list:
         raise UserError(f"there is no libtpu: {MEND}")
     # Where the metadata of a cloud's machine are asked for, a machine elsewhere waits minutes for the answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Nothing is run on a chip, so another process that compiles, or computes, is no reason to refuse.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     name = f"{topology.chip}:{'x'.join(map(str, topology.shape))}"

@@ -50,6 +50,13 @@ ENTRY %main (x: bf16[8,128], w: bf16[32,64]) -> f32[8,8] {
 }
 """
 KNOWN = PROGRAM.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"24"},"other":{"x":"7"}}')
+COUNTS = """%counter = s32[] get-tuple-element(%carry.1), index=0
+  %bound = s32[] constant(24)
+  ROOT %go = pred[]{:T(512)} compare(%counter, %bound), direction=LT"""
+GROWS = """%at = s32[] get-tuple-element(%carry), index=0
+  %step = s32[] constant(STEP)
+  %next = s32[] add(%at, %step)
+  ROOT %t = (s32[], bf16[8,128]{1,0}, bf16[32,64]{1,0}) tuple(%next, %x, %w)"""
 OPEN = PROGRAM.replace("TRIPS", "metadata={}")
 
 
@@ -65,6 +72,16 @@ def test_a_loop_whose_end_is_not_known():
     assert hlo.collectives(OPEN)["all-gather"].count == 1
     assert hlo.collectives(OPEN, unknown=80)["all-gather"].count == 80
     assert hlo.collectives(OPEN, unknown=80)["all-reduce"].count == 1
+
+
+@pytest.mark.parametrize("step, times", [(1, 24), (2, 12)])
+def test_a_loop_that_counts(step, times):
+    """What the compiler notes nowhere stands in the loop's condition and in what its counter grows by."""
+    text = OPEN.replace("ROOT %go = pred[] constant(true)", COUNTS)
+    text = text.replace(
+        "ROOT %t = (s32[], bf16[8,128]{1,0}, bf16[32,64]{1,0}) tuple(%carry, %x, %w)", GROWS.replace("STEP", str(step))
+    )
+    assert hlo.collectives(text, unknown=80)["all-gather"].count == times
 
 
 def test_products_inside_fusions_and_outside():
