@@ -14,8 +14,8 @@ are f32 (`moments` says where they are not).
 from importlib import util
 from pathlib import Path
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept. 16 divides the rows of
-# every bucket, so fsdp x micro_batches must divide 16.
+# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept. 16 divides the rows
+# of every bucket, so fsdp x micro_batches must divide 16.
 SLICES = {
     "v5e-16": ((1, 16, 1), 1, "float32"),
     "v5p-8": ((1, 4, 1), 1, "float32"),

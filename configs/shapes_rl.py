@@ -36,6 +36,7 @@ def get_config():
     config.rounds = 2
     config.group = 8
     config.prompts_per_step = 8
+    config.rollout_rows = 0  # trajectories that are drawn at a time: what the cache has to hold; 0 = all
     config.prompts = ""  # a file of prompts, one per line; "" = the embedded world's
     config.free_prompts = 0.5  # the share of the world's that is freely composed ("a red shape above a circle")
     config.prompt_tokens = 30

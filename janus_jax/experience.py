@@ -104,7 +104,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
         config.rounds,
         stage.sampling,
         seed=seed,
-        batch=len(prompts) * config.group,
+        batch=config.get("rollout_rows", 0) or len(prompts) * config.group,
         always=config.credit == "released/always_second",
         released=config.released,
     )

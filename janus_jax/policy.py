@@ -88,6 +88,14 @@ def sampling_of(config) -> Sampling:
     )
 
 
+def in_parts(function, batches, parts: int):
+    """function(batches), rows in and rows out, one part of the rows after another, as a step's micro-batches are."""
+    if parts == 1:
+        return function(batches)
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batches)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, cut))
+
+
 def cast_to_draw(params, dtype):
     """Parameters in the dtype that they are computed in: the same numbers come out."""
     cast = sharding.match(CAST_RULES, params)
@@ -152,12 +160,18 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
     )
 
     def score(params, batches, policy):
-        outputs = forward(params, batches, policy)
-        return [outputs[i][name] for name, i, _ in targets_of(batches)]
+        def part(batches):
+            outputs = forward(params, batches, policy)
+            return [outputs[i][name] for name, i, _ in targets_of(batches)]
+
+        return in_parts(part, batches, config.micro_batches)
 
     def expect(params, batches):
-        outputs = forward(params, batches)
-        return [outputs[i][f"{name}_value"] for name, i, _ in targets_of(batches)]
+        def part(batches):
+            outputs = forward(params, batches)
+            return [outputs[i][f"{name}_value"] for name, i, _ in targets_of(batches)]
+
+        return in_parts(part, batches, config.micro_batches)
 
     # their results join the batch, whose place the step states
     jitted = (jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))

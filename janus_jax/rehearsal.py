@@ -201,7 +201,7 @@ def reinforcement(config, devices) -> list[Program]:
         model,
         sampling,
         local_mesh(devices, mesh.shape["tensor"]),
-        min(own, config.get("rollout_rows", 0) or own),
+        min(own, config.rollout_rows or own),
         config.rounds,
         config.prompt_tokens,
         {"parameters": (state.params, reference), "optimizer": state.opt_state},
