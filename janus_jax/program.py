@@ -1,9 +1,12 @@
 """A jitted program with the shapes it runs on: what can be compiled, and counted, before there is a device."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+from janus_jax import sharding
 
 
 class Program(NamedTuple):
@@ -31,24 +34,31 @@ class Program(NamedTuple):
             return self.function.lower(*self.args, **self.kwargs)
 
 
-def placed(tree, sharding):
-    """A tree of arrays or shapes as ShapeDtypeStructs that lie so; sharding: one, or a tree of them."""
-    if isinstance(sharding, jax.sharding.Sharding):
-        sharding = jax.tree.map(lambda _: sharding, tree)
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, sharding)
+def placed(tree, places):
+    """A tree of arrays or shapes as ShapeDtypeStructs that lie so; places: one sharding, or a tree of them."""
+    if isinstance(places, jax.sharding.Sharding):
+        one = places
+        places = jax.tree.map(lambda _: one, tree)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
 
 
 def bytes_per_device(tree) -> int:
     """Bytes that a tree of placed ShapeDtypeStructs takes on each device."""
     return sum(
-        _elements(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     )
 
 
-def _elements(shape):
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+def listing(tree) -> str:
+    """A tree of placed ShapeDtypeStructs as text, a line per leaf: bytes per device, its path, dtype, shape and how it
+    is split."""
+    lines = []
+    for path, leaf in sharding.paths(tree):
+        form = f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]"
+        split = ", ".join(
+            "+".join((entry,) if isinstance(entry, str) else entry or "-") for entry in leaf.sharding.spec
+        )
+        lines.append(f"{bytes_per_device(leaf):>12}  {path}  {form}  ({split})")
+    return "\n".join([*lines, f"{bytes_per_device(tree):>12}  in all"]) + "\n"

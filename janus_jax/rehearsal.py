@@ -55,7 +55,7 @@ def drawing(model: Janus, sampling: Sampling, mesh, rows: int, rounds: int, prom
     """What drawing, judging and drawing again `rows` trajectories at a time runs on a mesh. prompt: tokens at most;
     beside: see Program."""
     cfg = model.cfg
-    shapes = jax.eval_shape(policy.cast_to_draw, abstract_params(model), cfg.dtype)
+    shapes = jax.eval_shape(lambda params: policy.cast_to_draw(params, cfg.dtype), abstract_params(model))
     params = placed(shapes, sharding.param_shardings(shapes, mesh, without=("fsdp",)))
     between = THINK + sampling.max_reason_tokens + NEXT
     I, seen, D = cfg.vq.tokens, cfg.siglip.tokens, cfg.llama.width
