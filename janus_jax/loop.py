@@ -8,7 +8,7 @@ import jax
 from janus_jax import cli
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.metrics import Metrics
-from janus_jax.train_step import Built
+from janus_jax.train_step import MOST_SKIPPED, Built, check_skipped, in_a_row
 
 AHEAD = 2  # steps that may be under way beside the one just started
 
@@ -19,7 +19,8 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
     built: the stage's step and the form of its state; dataset: a grain IterDataset; place(batch) puts a host batch on
     the mesh. The data position is saved with the state, so that a
     resumed run sees the very batches that the uninterrupted one would have seen. stop: set by a signal.
-    Returns (state, finished): finished is False after a SIGTERM, which saves first.
+    Returns (state, finished): finished is False after a SIGTERM, which saves first. Raises UserError, having saved,
+    after train_step.MOST_SKIPPED updates in a row that were not finite.
     """
     iterator = iter(dataset)
     with Checkpoints(workdir, title) as checkpoints, Metrics(workdir, title) as metrics:
@@ -32,17 +33,18 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
         else:
             state = built.initial(params)
         done = saved = first or 0
+        skipped = 0
         late, clock = None, time.time()
         ahead = collections.deque()
         with cli.progress(done, config.steps, title) as bar:
-            while done < config.steps and not stop:
+            while done < config.steps and skipped < MOST_SKIPPED and not stop:
                 state, values = built.step(state, place(next(iterator)))
                 done += 1
                 # Enough steps under way to keep the device busy, and no more: after a signal all of them have to end
                 # before the state can be saved.
                 ahead.append(values)
                 if len(ahead) > AHEAD:
-                    jax.block_until_ready(ahead.popleft())
+                    skipped = in_a_row(skipped, jax.block_until_ready(ahead.popleft()))
                 bar.update()
                 checkpoints.poll()
                 if done % config.log_every == 0 or done == config.steps:
@@ -62,4 +64,5 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
             metrics.write(*late)
         if done > saved:
             checkpoints.save(done, {"state": state}, {"data": iterator.get_state()})
+    check_skipped(skipped)
     return jax.block_until_ready(state), done >= config.steps

@@ -33,6 +33,7 @@ from janus_jax.retention import labelled_pictures, retention
 from janus_jax.rewards import settings, shapes
 from janus_jax.scored import Stage, credit, score, training_batches
 from janus_jax.storyboard import storyboard
+from janus_jax.train_step import MOST_SKIPPED, check_skipped, in_a_row
 
 
 def main(argv):
@@ -98,12 +99,16 @@ def assemble(config, mesh, lines):
 
 def learn(config, stage: Stage, state, batches):
     """`config.updates` steps on one batch: (state, metrics of the last, but max_logp_gap of the first, before which
-    nothing was learnt)."""
-    gap = None
+    nothing was learnt; skipped: whether any was)."""
+    gap, skipped = None, 0.0
     for _ in range(config.updates):
         state, values = stage.programs.built.step(state, batches)
+        skipped = jnp.maximum(skipped, values["skipped"])
         gap = values["max_logp_gap"] if gap is None else gap
-    values = {name: float(value) for name, value in jax.device_get({**values, "max_logp_gap": gap}).items()}
+    values = {
+        name: float(value)
+        for name, value in jax.device_get({**values, "max_logp_gap": gap, "skipped": skipped}).items()
+    }
     for name in ("codes", "text"):  # in nats per token, whatever the modality's share of the weights
         values[f"entropy_{name}"] /= max(values.pop(f"share_{name}"), 1e-9)
     return state, values
@@ -157,6 +162,7 @@ def train(config, workdir, mesh, lines):
         else:
             state, reference, flight = resumed(config, stage, checkpoints, first, initial)
         done = saved = first or 0
+        skipped = 0
         ahead = experience.Ahead(config, stage, judge, flight) if config.ahead else None
         collect = ahead.collect if ahead else functools.partial(experience.collect, config, stage, judge)
 
@@ -172,7 +178,7 @@ def train(config, workdir, mesh, lines):
             tqdm.write(line, file=sys.stderr)
 
         with cli.progress(done, config.steps, "rl") as bar:
-            while done < config.steps and not stop:
+            while done < config.steps and skipped < MOST_SKIPPED and not stop:
                 seconds = collections.Counter()
                 found = collect(state.params, reference, done, lambda: bool(stop), wait, seconds)
                 if found is None:
@@ -185,6 +191,7 @@ def train(config, workdir, mesh, lines):
                 with timed(seconds, "train"):
                     state, values = learn(config, stage, state, batches)
                 done += 1
+                skipped = in_a_row(skipped, values)
                 if config.refresh_every and done % config.refresh_every == 0:
                     reference = copied(state.params)
                 checkpoints.poll()
@@ -207,6 +214,7 @@ def train(config, workdir, mesh, lines):
                 if done % config.save_every == 0:
                     save()
         save()
+    check_skipped(skipped)
     if done >= config.steps:
         drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
         trained = ppo.without_value_head(state.params)

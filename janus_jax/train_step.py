@@ -152,6 +152,24 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, **shardings)
 
 
+MOST_SKIPPED = 10  # updates in a row
+
+
+def in_a_row(before: int, values) -> int:
+    """How many updates in a row were skipped, up to the one whose metrics are `values`."""
+    return before + 1 if float(values["skipped"]) else 0
+
+
+def check_skipped(count: int) -> None:
+    """Raises UserError where too many were: what keeps failing will go on failing. A skipped update changes no
+    parameter, so what has been saved by then is the state before."""
+    if count >= MOST_SKIPPED:
+        raise UserError(
+            f"{count} updates in a row had no finite loss or gradient; the state before them is saved: start again "
+            "with a lower --config.learning_rate, or look at metrics.jsonl for where it began"
+        )
+
+
 class Built(NamedTuple):
     """A stage's programs on a mesh. step: see make_train_step; initial(params) -> the first TrainState, whose buffers
     are its own; abstract: the state's ShapeDtypeStructs with shardings."""

@@ -1,6 +1,12 @@
 """Group-relative advantages by hand."""
 
+import importlib
+import importlib.metadata
 import math
+import pathlib
+import sys
+import types
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -98,3 +104,49 @@ def test_permuting_the_members_permutes_the_advantages():
     np.testing.assert_allclose(grpo(rewards[:, order], valid[:, order]), grpo(rewards, valid)[:, order], atol=1e-6)
     # centred, whoever is missing
     np.testing.assert_allclose(grpo(rewards, valid).sum(-1), np.zeros(5), atol=1e-5)
+
+
+@pytest.fixture
+def tunix(monkeypatch):
+    """The arithmetic of google-tunix alone: its packages' own __init__ want half a dozen others that have nothing to do
+    with it (launch/test.sh --parity installs it without them)."""
+    root = importlib.metadata.distribution("google-tunix").locate_file("")
+    for name in ("tunix", "tunix.rl", "tunix.sft"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(pathlib.Path(root, *name.split(".")))]
+        monkeypatch.setitem(sys.modules, name, package)
+    aside = unittest.mock.MagicMock()
+    monkeypatch.setitem(sys.modules, "tunix.sft.utils", aside)
+    sys.modules["tunix.sft"].utils = aside
+    yield importlib.import_module("tunix.rl.algo_core")
+    for name in [name for name in sys.modules if name.startswith("tunix.")]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parity
+def test_as_google_tunix_has_them(tunix):
+    rewards = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    rewards[1] = rewards[1] > 0
+    rewards[2] = 0.5  # a group whose members fare alike
+    flat = rewards.reshape(-1)
+
+    def theirs(compute):
+        return np.asarray(compute(flat, 8)).reshape(5, 8)
+
+    np.testing.assert_allclose(rloo(rewards), theirs(tunix.compute_rloo_advantages), atol=1e-6)
+    np.testing.assert_allclose(dr_grpo(rewards), theirs(tunix.compute_drgrpo_advantages), atol=1e-6)
+    # GRPO but for the constant that keeps the division finite: 1e-4 here, as in the released code, 1e-6 there
+    std = rewards.std(-1, ddof=1, keepdims=True)
+    ours = grpo(rewards) * (std + 1e-4) / (std + 1e-6)
+    np.testing.assert_allclose(ours, theirs(tunix.compute_advantages), atol=2e-6)
+
+
+@pytest.mark.parity
+def test_gae_as_google_tunix_has_it(tunix):
+    rng = np.random.default_rng(1)
+    rewards, values = rng.normal(size=(2, 3, 7)).astype(np.float32)
+    live = rng.random((3, 7)) < 0.7
+    live[:, -1] = True
+    _, returns = tunix.compute_gae_advantages(rewards, values, live.astype(np.float32), 0.9, 0.8)
+    # its advantages are whitened; its returns are not
+    np.testing.assert_allclose(gae(rewards, values, live, 0.9, 0.8)[1], np.where(live, returns, 0), atol=1e-5)

@@ -1,9 +1,13 @@
 """Rewards that may be missing."""
 
+import threading
+import time
+
 import numpy as np
+import pytest
 from test_rollout import made
 
-from janus_jax.appraisal import appraise
+from janus_jax.appraisal import Pending, appraise
 from janus_jax.rewards.judged import Judged
 
 TRAJECTORIES = [made(False, True), made(True), made(False, False)]
@@ -51,3 +55,48 @@ def test_stops_while_it_waits():
         appraise(asked, TRAJECTORIES, most_missing=0.0, pause_s=60, stop=lambda: True, tell=lambda line: None) is None
     )
     assert len(asked.asked) == 1
+
+
+def test_pending_is_the_same_and_lets_others_work():
+    go = threading.Event()
+    flaky = Flaky({0: 1, 1: 2, 4: 9})
+
+    def judge(prompts, images):
+        assert go.wait(10) and threading.current_thread() is not threading.main_thread()
+        return flaky(prompts, images)
+
+    lines = []
+    pending = Pending(judge, TRAJECTORIES, most_missing=0.2, pause_s=0)
+    assert not flaky.asked  # nothing has waited for it
+    go.set()
+    rewards = pending.wait(tell=lambda line: lines.append((line, threading.current_thread())))
+    np.testing.assert_allclose(np.concatenate(rewards), [0, 0.1, 0.2, 0.3, np.nan], atol=1e-6)
+    assert [line.split(" rewards")[0] for line, _ in lines] == ["3 of 5", "2 of 5"]
+    assert {thread for _, thread in lines} == {threading.main_thread()}
+
+
+def test_pending_gives_up_at_once():
+    """A signal does not wait for a judge that takes its time; what the judge raises is raised where it is awaited."""
+    pending = Pending(lambda prompts, images: time.sleep(30), TRAJECTORIES)
+    begin = time.monotonic()
+    assert pending.wait(stop=lambda: True) is None and time.monotonic() - begin < 5
+
+    def broken(prompts, images):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Pending(broken, TRAJECTORIES).wait()
+
+
+def test_pending_here():
+    """A judge that works on the devices is asked by the thread that waits, and not before."""
+    flaky, threads = Flaky({}), []
+
+    def judge(prompts, images):
+        threads.append(threading.current_thread())
+        return flaky(prompts, images)
+
+    pending = Pending(judge, TRAJECTORIES, here=True)
+    assert not threads
+    np.testing.assert_allclose(np.concatenate(pending.wait()), np.arange(5) / 10, atol=1e-6)
+    assert threads == [threading.main_thread()]

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import faulty_judge
 import jax
 import numpy as np
 import pytest
@@ -239,3 +240,23 @@ def test_resumed_on_another_mesh(trained, tmp_path, monkeypatch):
     for line in there:
         for name in ("loss", "kl", "grad_norm", "reward_first"):
             np.testing.assert_allclose(line[name], expected[line["step"]][name], rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_judge_that_fails(trained, tmp_path):
+    """A third of the answers fail in every way there is, and then all of them for a while: training learns from what is
+    known, waits where too little is, and comes to its end."""
+    settings = {"init": trained, "steps": 6, "warmup": 0, "most_missing": 0.6, "pause_seconds": 0.5, "ahead": True}
+    reward = {"kind": "chat", "model": "verifier", "retries": 0, "timeout_s": 1.0}
+    with faulty_judge.Judge(faults=0.33, outage_at=60, outage_s=4.0) as judge:
+        flags = [f"--config.reward.{key}={value}" for key, value in {**reward, "url": judge.url}.items()]
+        line = [sys.executable, "-m", "janus_jax.train_rl", *rl_flags(tmp_path / "rl", **settings), *flags]
+        run = subprocess.run(line, env=environment(tmp_path), capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    assert all(judge.counts.values()), judge.counts
+    assert "rewards are missing" in run.stderr and "asks again in 0.5 s" in run.stderr
+    lines = metrics(tmp_path / "rl")
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    failed = [line["failed"] for line in lines]
+    assert 0.1 < np.mean(failed) <= max(failed) <= 0.6
+    assert all(line["loss"] is not None and not line["skipped"] for line in lines)

@@ -1,6 +1,7 @@
 """The loop of a supervised stage: an interrupted training goes on as if it had not been."""
 
 import functools
+import json
 from types import SimpleNamespace
 
 import grain
@@ -45,22 +46,23 @@ def initial(params):
     return init_state(jax.tree.map(jnp.asarray, params), TX, {"w": True})
 
 
-def train(workdir, stop, watch=lambda number: None, more=lambda values: {}):
-    """Trains on batches that differ from step to step; watch(n) is called before the n-th step of this run, and
-    more(values) gives it further metrics."""
-    batches = grain.MapDataset.source(
-        [np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32) for i in range(STEPS)]
-    ).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+def train(workdir, stop, watch=lambda number: None, more=lambda values: {}, steps=STEPS, bad=()):
+    """Trains on batches that differ from step to step, those of `bad` not finite; watch(n) is called before the n-th
+    step of this run, and more(values) gives it further metrics."""
+    batches = [np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32) for i in range(steps)]
+    for i in bad:
+        batches[i][:] = np.nan
+    batches = grain.MapDataset.source(batches).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), initial(PARAMS))
-    calls = iter(range(STEPS + 1))
+    calls = iter(range(steps + 1))
 
     def watched(state, batch):
         watch(next(calls))
         state, values = step()(state, batch)
         return state, {**values, **more(values)}
 
-    config = SimpleNamespace(steps=STEPS, log_every=1, save_every=2)
+    config = SimpleNamespace(steps=steps, log_every=1, save_every=2)
     built = Built(watched, initial, abstract)
     return fit(workdir, "toy", built, PARAMS, batches, jnp.asarray, config, stop)
 
@@ -138,3 +140,21 @@ def test_a_save_is_sealed_without_waiting_for_the_next(tmp_path):
 def test_a_workdir_of_another_stage(tmp_path):
     train(tmp_path, Stop(2))
     assert "'toy', not 'rl'" in refused(lambda argv: Checkpoints(tmp_path, "rl"))
+
+
+def test_updates_that_are_not_finite(tmp_path):
+    """A few are skipped and change nothing; ten in a row end the run, with the state before them saved."""
+    with_few, finished = train(tmp_path / "few", Stop(99), steps=20, bad=(*range(3, 12), *range(13, 18)))
+    assert finished and np.isfinite(with_few.params["w"]).all()
+    metrics = [json.loads(line) for line in (tmp_path / "few" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] - 1 for line in metrics if line["skipped"]] == [*range(3, 12), *range(13, 18)]
+
+    before, _ = train(tmp_path / "before", Stop(3), steps=20)
+    line = refused(lambda argv: train(tmp_path / "many", Stop(99), steps=20, bad=range(3, 20)))
+    assert "10 updates in a row" in line and "learning_rate" in line
+    folder = tmp_path / "many" / "checkpoints"
+    saved = max(int(path.name) for path in folder.iterdir() if (path / MANIFEST).is_file())
+    assert 13 <= saved <= 13 + AHEAD
+    after, _ = train(tmp_path / "many", Stop(0), steps=20)
+    np.testing.assert_array_equal(after.params["w"], before.params["w"])
+    assert_equal(after.opt_state, before.opt_state)

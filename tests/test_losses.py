@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from janus_jax import losses
+from janus_jax import advantages, losses
 from janus_jax.batch import DESCRIBE, DRAW, GROUPS, REASON, REDRAW, VERDICT
 
 
@@ -197,6 +197,22 @@ def test_on_policy_the_ratio_is_one_and_the_gradient_is_reinforce():
     close(value, -(advantage * weight).sum(), 1e-5)
     close(grad, -advantage * weight)
     assert metrics["clip_fraction"] == 0 and metrics["kl"] == 0
+
+
+def test_dapo_with_a_symmetric_clip_is_grpo_on_full_groups():
+    """Trajectories of one length: the mean over all tokens is the mean over trajectories of their own means; and where
+    both sides of the clip are equal there is but one loss."""
+    rng = np.random.default_rng(0)
+    logps, old, ref = (f32(rng.normal(-1, 0.3, (4, 6))) for _ in range(3))
+    advantage = f32(np.repeat(advantages.grpo([0.0, 1.0, 1.0, 0.5])[:, None], 6, axis=1))
+    ones, group = f32(np.ones((4, 6))), jnp.zeros((4, 6), jnp.int32)
+
+    def loss(per, low, high):
+        (weight,) = losses.pg_weights([(ones, group)], 1, per)
+        return losses.pg_loss(logps, old, ref, advantage, weight, beta=0.04, clip_low=low, clip_high=high)[0]
+
+    close(loss("token", 0.2, 0.2), loss("trajectory", 0.2, 0.2), 1e-6)
+    assert abs(loss("token", 0.2, 0.28) - loss("trajectory", 0.2, 0.2)) > 1e-4  # what DAPO changes
 
 
 @pytest.mark.parametrize("name", ["logps", "old_logps", "ref_logps", "advantage"])

@@ -43,6 +43,23 @@ def test_advantages_by_hand():
         np.testing.assert_allclose(got[k], (r[k] - both.mean()) / both.std(), atol=1e-4)
 
 
+def test_without_values_and_discounts_it_is_reinforce():
+    """gamma = lambda = 1 and a value of zero: each token is credited with the sum of the rewards that follow it."""
+    trajectories, rewards = [made(False, True), made(True), made(False, False)], [[0.2, 0.9], [1.0], [0.1, 0.6]]
+    values = np.zeros((3, 2 * I), np.float32), np.zeros((3, 6), np.float32)
+    got, _ = ppo.advantages(trajectories, rewards, 2, values, gamma=1.0, lam=1.0)
+    following = [np.full(v.shape, np.nan) for v in values]
+    for i, (t, r) in enumerate(zip(trajectories, rewards, strict=True)):
+        pieces = ppo.steps_of(t, r, 2)
+        for n, (role, first, end, _) in enumerate(pieces):
+            following[role][i, first:end] = sum(reward for *_, reward in pieces[n:])
+        assert following[0][i, 0] == pytest.approx(trajectory_reward(r, [shot.verdict for shot in t.rounds], 2))
+    every = np.concatenate([x[np.isfinite(x)] for x in following])
+    for mine, expected in zip(got, following, strict=True):
+        # but for the scale of the batch, as a baseline and a learning rate would do
+        np.testing.assert_allclose(mine, (expected - every.mean()) / every.std(), atol=1e-5)
+
+
 def test_short_sight():
     """lam = 0: one step ahead, reward + next value - value."""
     t, values = made(True), (np.arange(I, dtype=np.float32)[None] ** 2, np.full((1, 3), 5.0, np.float32))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import datetime
 import io
 import itertools
 import json
@@ -231,6 +232,35 @@ def test_timeouts():
     assert time.perf_counter() - begin < 5
     assert judged.missing == 2 and judged.first_error == "no answer within 0.05 s"
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    "header, seconds",
+    [
+        ("7", 7.0),
+        ("Sat, 21 Nov 2026 12:00:05 GMT", 5.0),
+        ("Sat, 21 Nov 2026 11:59:00 GMT", 0.0),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("nan", 0.0),
+        ("-3", 0.0),
+        ("86400", 120.0),
+    ],
+)
+def test_retry_after_by_hand(header, seconds):
+    noon = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC).timestamp()
+    assert endpoint.retry_after(header, now=noon) == seconds
+
+
+def test_a_server_that_asks_for_time_gets_it():
+    times = []
+
+    def answer(request):
+        times.append(time.monotonic())
+        return httpx.Response(429, headers={"retry-after": "0.3"}) if len(times) == 1 else httpx.Response(200, json={})
+
+    assert served(answer, retries=1).ask(["a"], lambda job: job, lambda answer: 1.0) == [(1.0, "")]
+    assert times[1] - times[0] >= 0.3  # the back-off alone is a millisecond here
 
 
 def test_one_failure_is_no_failure_of_the_others():

@@ -7,9 +7,11 @@ answer without a usable score, would only come back the same. Whatever happens t
 import asyncio
 import base64
 import dataclasses
+import email.utils
 import functools
 import io
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,11 +21,16 @@ from PIL import Image
 
 UNUSABLE = "unusable answer: "  # how the reason begins where the endpoint answers, but gives no score
 LONGEST_BACKOFF_S = 20.0
+LONGEST_RETRY_AFTER_S = 120.0  # a server that wants to be left alone for longer is asked again all the same
 LINE = 200  # characters of a reason
 
 
 class _PassesByItself(Exception):
-    """A failure worth another try; its text is the reason."""
+    """A failure worth another try; its text is the reason. wait_s: how long the server asks to be left alone."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0):
+        super().__init__(reason)
+        self.wait_s = wait_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Endpoint:
     """`url` takes POSTs of JSON. At most `concurrency` questions are in flight (or waiting for their next try: a server
     in trouble gets no more); an attempt has `timeout_s` seconds from connecting to the last byte, and is followed by up
     to `retries` more after random waits, of at most `backoff_s` seconds at first, twice as much each time (full jitter:
-    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015). `transport` stands in for the network."""
+    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015), or what its Retry-After says if that is
+    longer. `transport` stands in for the network."""
 
     url: str
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -86,14 +94,16 @@ class Endpoint:
             except httpx.TransportError as error:
                 raise _PassesByItself(f"no answer: {str(error) or type(error).__name__}") from error
             if response.status_code == 429 or response.status_code >= 500:
-                raise _PassesByItself(_refusal(response))
+                raise _PassesByItself(_refusal(response), retry_after(response.headers.get("retry-after", "")))
             return response
+
+        backoff = tenacity.wait_random_exponential(multiplier=self.backoff_s, max=LONGEST_BACKOFF_S)
 
         # one object per question: it keeps the state of its tries in itself
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_PassesByItself),
             stop=tenacity.stop_after_attempt(self.retries + 1),
-            wait=tenacity.wait_random_exponential(multiplier=self.backoff_s, max=LONGEST_BACKOFF_S),
+            wait=lambda state: max(backoff(state), getattr(state.outcome.exception(), "wait_s", 0.0)),
             sleep=asyncio.sleep,
             reraise=True,
         )
@@ -129,6 +139,20 @@ def _score(response, read) -> tuple[float, str]:
     except (LookupError, TypeError, AttributeError, RecursionError, OverflowError):
         return math.nan, one_line(f"{UNUSABLE}not of the expected form: {response.text}")
     return float(score), ""
+
+
+def retry_after(header: str, now: float | None = None) -> float:
+    """Seconds that a Retry-After header asks to wait, at most LONGEST_RETRY_AFTER_S: a number of them, or a date (RFC
+    9110, section 10.2.3); 0 where it says neither. now: seconds since the epoch."""
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            date = email.utils.parsedate_to_datetime(header)
+        except ValueError:
+            return 0.0
+        seconds = date.timestamp() - (time.time() if now is None else now)
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else 0.0
 
 
 def _refusal(response) -> str:
