@@ -47,6 +47,9 @@ EXTRAS = {
     # == 2.13.0: parity is compared to the last digits, and kernels change between releases.
     # < 6: a major release of transformers renames classes and tensors.
     "parity": ["torch==2.13.0", "transformers>=5.20,<6"],
+    # The TPU compiler, for janus_jax.compile on machines without a TPU. == 0.0.42.*: what jax[tpu] 0.10.2 asks for;
+    # another one may compile otherwise, or refuse.
+    "aot": ["libtpu==0.0.42.*"],
     "app": ["gradio>=6"],
     "dev": [
         "pytest>=9",

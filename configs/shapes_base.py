@@ -36,6 +36,7 @@ def get_config():
     config.steps = 2700
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"
+    config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory
     config.learning_rate = 1e-3
     config.final_learning_rate = 5e-5
     config.warmup = 100

@@ -36,6 +36,7 @@ def get_config():
     config.rounds = 2
     config.group = 8
     config.prompts_per_step = 8
+    config.rollout_rows = 0  # trajectories that are drawn at a time: what the cache has to hold; 0 = all
     config.prompts = ""  # a file of prompts, one per line; "" = the embedded world's
     config.free_prompts = 0.5  # the share of the world's that is freely composed ("a red shape above a circle")
     config.prompt_tokens = 30
@@ -59,6 +60,7 @@ def get_config():
     config.warmup = 5
     config.turn_step = 20
     config.weight_decay = 0.0
+    config.moments = "float32"  # of AdamW, how they are kept between steps; "bfloat16" halves their memory
     config.clip_norm = 1.0
     config.retention_every = 10  # steps between looks at how well a fixed set is judged; 0 = never
     config.retention_prompts = 48  # two pictures each

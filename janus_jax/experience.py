@@ -113,7 +113,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
     other prompts."""
     prompts, seed = prompts_of(config, stage, number, attempt)
     prompts = [prompts[i] for i in own_prompts(config, stage.programs.by_row)]
-    params = stage.programs.drawn_with(params)
+    params = stage.programs.to_draw(params)
     with jax.set_mesh(stage.programs.own):
         return introspect(
             stage.model,
@@ -124,7 +124,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
             config.rounds,
             stage.sampling,
             seed=seed,
-            batch=len(prompts) * config.group,
+            batch=config.get("rollout_rows", 0) or len(prompts) * config.group,
             always=config.credit == "released/always_second",
             released=config.released,
         )

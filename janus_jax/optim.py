@@ -1,5 +1,7 @@
 """Learning-rate schedules, AdamW and Muon, with a decay mask."""
 
+import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
@@ -77,6 +79,24 @@ def muon(schedule, params, *, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0, deca
             consistent_rms=0.2,
         ),
     )
+
+
+def stored_as(dtype, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """tx with its moments kept in `dtype` between steps and computed in f32. bfloat16 halves their memory, and rounds
+    each to 8 bits after each step. Raises ValueError for another dtype than "float32" or "bfloat16"."""
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"moments in {dtype!r} are neither 'float32' nor 'bfloat16'")
+    if dtype == "float32":
+        return tx
+
+    def cast(state, to):
+        return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(updates, state, params=None):
+        updates, state = tx.update(updates, cast(state, jnp.float32), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(tx.init(params), dtype), update)
 
 
 def named(name: str, schedule, params, **settings):

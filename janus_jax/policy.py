@@ -9,7 +9,15 @@ import jax.numpy as jnp
 from janus_jax import local, losses, optim, ppo, rollout, sharding, train_step
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.density import Sampling
+from janus_jax.errors import UserError
 from janus_jax.models.logps import token_logps
+
+# What the model computes with in f32 whatever its dtype: the norms, the nearest code, the bias of f32 logits. The rest
+# it casts to its dtype before each use; whoever draws thousands of tokens with it does so once.
+CAST_RULES = (
+    (r".*norm[a-z0-9_]*/(scale|bias)|vq/codebook|gen_head/fc2/bias", False),
+    (r".*", True),
+)
 
 PPO = "ppo"  # the estimator that is none of rollout.ESTIMATORS: it credits tokens, not trajectories
 
@@ -80,6 +88,20 @@ def sampling_of(config) -> Sampling:
     )
 
 
+def in_parts(function, batches, parts: int):
+    """function(batches), rows in and rows out, one part of the rows after another, as a step's micro-batches are."""
+    if parts == 1:
+        return function(batches)
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batches)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, cut))
+
+
+def cast_to_draw(params, dtype):
+    """Parameters in the dtype that they are computed in: the same numbers come out."""
+    cast = sharding.match(CAST_RULES, params)
+    return jax.tree.map(lambda x, yes: x.astype(dtype) if yes else x, params, cast)
+
+
 @dataclasses.dataclass(frozen=True)
 class Programs:
     """The jitted programs of stage 2 on a mesh, and where their arguments lie.
@@ -87,20 +109,17 @@ class Programs:
     built: the policy-gradient step over (painter's batch, judge's batch), with its state's form. score(params, batches,
     policy) -> list of log-probabilities f32[B,N] of the batches' targets (policy: embeds the contexts in the released
     layout, else not looked at). expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding.
-    drawing: the parameters' shardings while they draw: not split over fsdp, since each token would gather them anew.
-    own: the mesh that this process draws on; in a pod its part of the whole.
+    own: the mesh that this process draws on; in a pod its part of the whole. to_draw(params) -> the model's own
+    parameters as they draw, on `own`: in the model's dtype, and not split over fsdp, since each token would gather them
+    anew; all processes call it.
     """
 
     built: train_step.Built
     score: Callable
     expect: Callable
     by_row: jax.sharding.NamedSharding
-    drawing: dict
     own: jax.sharding.Mesh
-
-    def drawn_with(self, params) -> dict:
-        """The model's own parameters on `own`, as `drawing` says; all processes call it."""
-        return local.tree(jax.device_put(ppo.without_value_head(params), self.drawing), self.own)
+    to_draw: Callable
 
 
 def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Programs:
@@ -121,6 +140,10 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
     )
     decays = sharding.match(optim.DECAY_RULES, train_step.split(initial, trainable)[0])
     tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
+    try:
+        tx = optim.stored_as(config.get("moments", "float32"), tx)
+    except ValueError as error:
+        raise UserError(f"{error}: set --config.moments") from error
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     forward = make_forward(model, sampling_of(config), yes_no, config.released)
     # Dr.GRPO is also a mean over tokens, whatever their trajectory; so is PPO
@@ -139,14 +162,29 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
     )
 
     def score(params, batches, policy):
-        outputs = forward(params, batches, policy)
-        return [outputs[i][name] for name, i, _ in targets_of(batches)]
+        def part(batches):
+            outputs = forward(params, batches, policy)
+            return [outputs[i][name] for name, i, _ in targets_of(batches)]
+
+        return in_parts(part, batches, config.micro_batches)
 
     def expect(params, batches):
-        outputs = forward(params, batches)
-        return [outputs[i][f"{name}_value"] for name, i, _ in targets_of(batches)]
+        def part(batches):
+            outputs = forward(params, batches)
+            return [outputs[i][f"{name}_value"] for name, i, _ in targets_of(batches)]
+
+        return in_parts(part, batches, config.micro_batches)
 
     # their results join the batch, whose place the step states
     jitted = (jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))
     drawing = sharding.param_shardings(params, mesh, without=("fsdp",))
-    return Programs(built, *jitted, by_row, drawing, local.mesh(mesh))
+    cast = jax.jit(lambda params: cast_to_draw(params, model.cfg.dtype), out_shardings=drawing)
+    own = local.mesh(mesh)
+
+    def to_draw(params):
+        params = ppo.without_value_head(params)
+        stored = {leaf.dtype for leaf in jax.tree.leaves(params)}
+        # nothing to cast, then no copy either where the layouts are the same
+        return local.tree(jax.device_put(params, drawing) if stored <= {model.cfg.dtype} else cast(params), own)
+
+    return Programs(built, *jitted, by_row, own, to_draw)

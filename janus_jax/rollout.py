@@ -199,6 +199,18 @@ def pg_batch(kind, trajectories, credited: Credited, processor, shapes: Layout, 
     )
 
 
+def blank(shapes: Layout, rows: int, side: int, guided: bool = True):
+    """The batches of `pg_batch` with nothing in them; side: pixels along one side of a picture that is seen."""
+    painters, judges = ([Row() for _ in range(rows)] for _ in range(2))
+    judges[0].add_seen(np.zeros((side, side, 3), np.float32), 1)
+    names = ("advantage", "old_logps", "ref_logps")
+    words = {"text_targets": shapes.text_targets, "pictures": shapes.pictures, "extras": (*names, "verdict")}
+    return (
+        collate(painters, shapes.painter, 0, code_targets=shapes.code_targets, extras=names, guided=guided),
+        collate(judges, shapes.judge, 0, **words),
+    )
+
+
 def released_batches(kind, trajectories, credited: Credited, processor, shapes: Layout, seen_tokens: int, guided=True):
     """(first pictures', judge's, final pictures' Batch) in the released layout, to be scored with token_logps(policy=).
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -74,13 +75,25 @@ PARAM_RULES: tuple[tuple[str, Any], ...] = (
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool = False, devices=None) -> Mesh:
-    """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices. Auto axes unless `explicit`."""
+    """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices. Auto axes unless `explicit`. Where these
+    lie in several slices, `data` spans the slices: its reduction, once per step, is all that crosses the slow network.
+    Raises ValueError where that cannot be.
+    """
     shape = (data, fsdp, tensor)
     devices = jax.devices() if devices is None else devices
     if math.prod(shape) > len(devices):
         raise ValueError(f"a mesh of {data}x{fsdp}x{tensor} needs {math.prod(shape)} devices, there are {len(devices)}")
+    devices = devices[: math.prod(shape)]
     axis_type = AxisType.Explicit if explicit else AxisType.Auto
-    return jax.make_mesh(shape, AXES, axis_types=(axis_type,) * 3, devices=devices[: math.prod(shape)])
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, AXES, axis_types=(axis_type,) * 3, devices=devices)
+    if data % slices:
+        raise ValueError(f"a mesh of {data}x{fsdp}x{tensor} does not lay its data axis over {slices} slices")
+    grid = mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
+    return Mesh(grid, AXES, axis_types=(axis_type,) * 3)
 
 
 # Activations
@@ -147,17 +160,20 @@ def take(table: jax.Array, ids: jax.Array, out: tuple[str | None, ...]) -> jax.A
     return rows if spec is None or explicit else jax.lax.with_sharding_constraint(rows, spec)
 
 
-def mesh_of(shape) -> Mesh:
-    """The mesh of sizes (data, fsdp, tensor) over all devices, -1 = all that remain. Raises UserError where it does not
-    fit."""
+def mesh_of(shape, devices=None) -> Mesh:
+    """The mesh of sizes (data, fsdp, tensor) over all devices (None: this job's), -1 = all that remain. Raises
+    UserError where it does not fit."""
     shape = [int(size) for size in shape]
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
     if len(shape) == 3 and shape.count(-1) <= 1 and all(size > 0 or size == -1 for size in shape):
         others = math.prod(size for size in shape if size != -1)
-        sizes = [devices // others if size == -1 else size for size in shape]
-        if math.prod(sizes) == devices:
-            return make_mesh(*sizes)
-    raise UserError(f"the mesh {tuple(shape)} does not use the {devices} devices: set --config.mesh=(-1,1,1)")
+        sizes = [len(devices) // others if size == -1 else size for size in shape]
+        if math.prod(sizes) == len(devices):
+            try:
+                return make_mesh(*sizes, devices=devices)
+            except ValueError as error:
+                raise UserError(f"{error}: set --config.mesh") from error
+    raise UserError(f"the mesh {tuple(shape)} does not use the {len(devices)} devices: set --config.mesh=(-1,1,1)")
 
 
 # Parameters

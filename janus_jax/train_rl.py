@@ -139,7 +139,7 @@ def copied(params):
 
 def by_itself(stage: Stage, params, function):
     """function(the model's parameters), computed by each process of a pod alone, on its own devices."""
-    params = stage.programs.drawn_with(params)
+    params = stage.programs.to_draw(params)
     with jax.set_mesh(stage.programs.own):
         return function(params)
 
@@ -175,7 +175,7 @@ def train(config, workdir, mesh, lines):
     rows = config.prompts_per_step * config.group
     judging = initial
     if settings.on_devices(config.reward) and jax.process_count() > 1:
-        judging = stage.programs.drawn_with(initial)  # each process judges by itself
+        judging = stage.programs.to_draw(initial)  # each process judges by itself
     own = self_judge.make_judge(stage.model, judging, stage.processor, batch=rows)
     judge = settings.make_judge(config.reward, own=own)
     labelled = None

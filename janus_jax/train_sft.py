@@ -5,50 +5,15 @@ Resumes from the workdir by itself; the finished model is DIR/model.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import cli, density, loading, local, losses, optim, pod, sharding, train_step
-from janus_jax.batch import GROUPS, targets_of, with_targets
+from janus_jax import cli, loading, local, pod, sharding, supervised
 from janus_jax.data import cache, sft
 from janus_jax.errors import UserError
 from janus_jax.loop import fit
-from janus_jax.models.janus import Janus, JanusConfig, init_params
-from janus_jax.models.logps import token_logps
+from janus_jax.models.janus import Janus, init_params
 from janus_jax.shapes.vocabulary import train_tokenizer
 from janus_jax.tokens import Tokenizer
-
-
-def make_forward(model: Janus):
-    """forward(params, batches) -> list of token_logps, one per bucket."""
-    sampling = density.Sampling(cfg_weight=1.0)
-
-    def forward(params, batches):
-        return [token_logps(model, params, batch, sampling) for batch in batches]
-
-    return forward
-
-
-def make_prepare(shares):
-    """prepare(batches): the weights normalised over all buckets, see losses.sft_weights."""
-
-    def prepare(batches):
-        targets = [(t.weight, t.group) for *_, t in targets_of(batches)]
-        return with_targets(batches, weight=losses.sft_weights(targets, shares))
-
-    return prepare
-
-
-def loss(outputs, batches):
-    """Stage 1's loss over all buckets: (f32[], metrics), where the metrics are each group's part of it."""
-    total = 0.0
-    parts = dict.fromkeys(GROUPS, 0.0)
-    for name, i, targets in targets_of(batches):
-        logps = outputs[i][name]
-        total += losses.sft_loss(logps, targets.weight)
-        for group, label in enumerate(GROUPS):
-            parts[label] += losses.sft_loss(logps, jnp.where(targets.group == group, targets.weight, 0.0))
-    return total, parts
 
 
 def world_tokenizer(workdir) -> Tokenizer:
@@ -78,7 +43,7 @@ def initial_model(config, mesh, workdir):
     config.init, an own checkpoint to go on from; or fresh ones around config.vq, a trained picture tokenizer, with
     the embedded world's text tokenizer.
     """
-    cfg = configured_model(config)
+    cfg = supervised.configured_model(config)
     if config.init:
         loading.same_sizes(config.init, cfg)
         _, params, processor = loading.load(config.init, mesh=mesh)
@@ -95,57 +60,16 @@ def initial_model(config, mesh, workdir):
     return model, params, loading.processor_of(cfg, world_tokenizer(workdir))
 
 
-def configured_model(config) -> JanusConfig:
-    """The sizes that a configuration asks for. Raises UserError for an unknown preset or entry."""
-    try:
-        preset = JanusConfig.preset(config.preset)
-    except ValueError as error:
-        raise UserError(f"{error}: set --config.preset") from error
-    return preset.changed(config.model)
-
-
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
-    cli.config_at_least(1, config, "steps", "log_every", "save_every", "micro_batches")
-    cli.config_at_least(0, config, "seed")
+    supervised.check(config)
     pod.start(config)
-    if not sum(config.shares) > 0:
-        raise UserError("all of config.shares are 0: give a task a share")
     mesh = sharding.mesh_of(config.mesh)
-    buckets = [sft.Bucket(length, tuple(sft.Kind(*kind) for kind in kinds)) for length, kinds in config.buckets]
-    split_by = mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches
-    for bucket in buckets:
-        if bucket.rows % split_by:
-            raise UserError(
-                f"a bucket of {bucket.rows} rows does not divide by mesh x micro_batches = {split_by}: "
-                "change config.buckets"
-            )
+    buckets = supervised.buckets_of(config, mesh)
     with jax.set_mesh(mesh):
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
-        trainable = train_step.trainable_leaves(params, config.frozen)
-        kept = train_step.split(params, trainable)[0]
-        decays = sharding.match(optim.DECAY_RULES, kept)
-        schedule = optim.warmup_cosine(
-            config.learning_rate, config.final_learning_rate, config.warmup, config.decay_steps or config.steps
-        )
-        try:
-            settings = {"weight_decay": config.weight_decay, "decay_mask": decays}
-            tx = optim.named(config.optimizer, schedule, kept, **settings)
-        except ValueError as error:
-            raise UserError(f"{error}: set --config.optimizer") from error
-        by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-        built = train_step.build(
-            make_forward(model),
-            loss,
-            tx,
-            params,
-            trainable,
-            mesh,
-            by_row,
-            prepare=make_prepare(losses.sft_shares(*config.shares, verdict_share=config.verdict_share)),
-            micro_batches=config.micro_batches,
-        )
+        built, by_row = supervised.build(config, model, params, mesh)
         maker = sft.RowMaker(
             groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
         )

@@ -52,11 +52,11 @@ def init_state(params, tx, trainable) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(split(params, trainable)[0]))
 
 
-def abstract_state(initial: Callable, mesh, rules=sharding.PARAM_RULES) -> TrainState:
-    """The state that `initial()` would make, as ShapeDtypeStructs with shardings: parameters by `rules` (see
+def abstract_state(initial: Callable, mesh, rules=sharding.PARAM_RULES, params=()) -> TrainState:
+    """The state that `initial(*params)` would make, as ShapeDtypeStructs with shardings: parameters by `rules` (see
     sharding.py), optimizer moments (leaves whose path ends in a parameter's and that have its shape) like their
     parameters, everything else replicated."""
-    abstract = jax.eval_shape(initial)
+    abstract = jax.eval_shape(initial, *params)
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     of_params = sharding.param_shardings(abstract.params, mesh, rules)
     by_path = {
@@ -192,14 +192,14 @@ def build(
     prepare: Callable = lambda batch: batch,
     micro_batches: int = 1,
 ) -> Built:
-    """`make_train_step` with all that lies around it, for parameters like `params` on a mesh in
-    the context; rules: see abstract_state."""
+    """`make_train_step` with all that lies around it, for parameters like `params` (arrays, or their shapes) on a mesh
+    in the context; rules: see abstract_state."""
 
     def initial(params):
         # a copy: the state's buffers are donated from step to step, and the parameters given may live on elsewhere
         return init_state(jax.tree.map(jnp.copy, params), tx, trainable)
 
-    abstract = abstract_state(lambda: initial(params), mesh, rules)
+    abstract = abstract_state(initial, mesh, rules, (params,))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     step = make_train_step(
         forward,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_goldens import GOLDEN, LOGITS, SPEC, golden_weights, model, sample_close  # noqa: F401
 
-from janus_jax import images, losses, policy, rollout, sample, tokens, train_sft, train_step, understand
+from janus_jax import images, losses, policy, rollout, sample, supervised, tokens, train_step, understand
 from janus_jax.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate, targets_of, with_targets
 from janus_jax.density import Sampling
 from janus_jax.introspect import Round, Trajectory, introspect
@@ -222,13 +222,13 @@ def test_sft(model, task, shares):  # noqa: F811
     )
     trainable = train_step.trainable_leaves(params, (r"vq/.*", r"siglip/.*"))
     kept, frozen = train_step.split(params, trainable)
-    forward = train_sft.make_forward(janus)
-    prepare = train_sft.make_prepare(losses.sft_shares(*shares))
+    forward = supervised.make_forward(janus)
+    prepare = supervised.make_prepare(losses.sft_shares(*shares))
 
     @jax.jit
     def objective(kept, frozen, batch):
         batches = prepare((batch,))
-        return train_sft.loss(forward(train_step.merge(kept, frozen), batches), batches)[0]
+        return supervised.loss(forward(train_step.merge(kept, frozen), batches), batches)[0]
 
     value, gradient = jax.value_and_grad(objective)(kept, frozen, jax.tree.map(jnp.asarray, batch))
     assert float(value) == pytest.approx(float(golden[f"{task}.loss"]), abs=1e-5)

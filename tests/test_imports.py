@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "janus_jax"
 LAYERS = [
     "errors pod local sharding batch tensorfiles tokens images processor density losses advantages optim metrics",
     "models data shapes rewards",
-    "sample train_step checkpoint loading",
+    "sample train_step checkpoint loading topology hlo program",
     "introspect understand appraisal retention rollout packed ppo policy scored experience scores self_judge sight "
-    "storyboard loop cli __init__",
+    "storyboard loop cli supervised rehearsal __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
-    "report reward_check ablate",
+    "report reward_check ablate compile",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 # What a command may take from another: helpers, by name. Think of a lower place before adding one.

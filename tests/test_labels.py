@@ -11,7 +11,7 @@ from test_batch import MODEL, SEES, params, processor, run
 from test_commands import CONFIGS, refused
 from test_end_to_end import command
 
-from janus_jax import cache_labels, loading, train_sft
+from janus_jax import cache_labels, cli, loading, supervised
 from janus_jax.batch import DRAW, REDRAW, SEEN, VERDICT
 from janus_jax.data import cache, label_file, sft
 from janus_jax.errors import UserError
@@ -162,10 +162,11 @@ def test_pictures_that_have_gone(groups, tmp_path):
         cache.load(tmp_path / "cache.npz").pixels[0]
 
 
-def test_the_configuration_for_real_weights():
-    config, _ = train_sft.cli.parse_config(["--config", str(CONFIGS / "janus_sft.py"), "--workdir", "w"], "")
-    cfg = train_sft.configured_model(config)
-    assert cfg.llama.width == 4096 and cfg.dtype == jnp.bfloat16 and cfg.remat == "full"
+@pytest.mark.parametrize("size, width", [("7b", 4096), ("1b", 2048)])
+def test_the_configurations_for_real_weights(size, width):
+    config, _ = cli.parse_config(["--config", str(CONFIGS / f"janus_pro_{size}_sft.py"), "--workdir", "w"], "")
+    cfg = supervised.configured_model(config)
+    assert cfg.llama.width == width and cfg.dtype == jnp.bfloat16 and cfg.remat == "full"
     assert sum(rows for _, kinds in config.buckets for *_, rows in kinds) == 128
 
 

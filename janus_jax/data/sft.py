@@ -45,6 +45,16 @@ class Bucket:
     def rows(self) -> int:
         return sum(kind.rows for kind in self.kinds)
 
+    def targets(self, words: int, codes: int) -> dict[str, int]:
+        """Targets and pictures per row, as collate takes them; words: most of a reason, codes: of a picture."""
+        judged = [kind for kind in self.kinds if kind.task in ("judge", "describe")]
+        drawn = any(kind.task in ("draw", "redraw") for kind in self.kinds)
+        return {
+            "text_targets": words if judged else 0,
+            "code_targets": codes if drawn else 0,
+            "pictures": max((kind.earlier + 1 for kind in judged), default=0),
+        }
+
 
 class RowMaker:
     """Makes rows from groups. drop: the probability that a prompt becomes PAD in draw and redraw (guidance needs it);
@@ -159,19 +169,10 @@ class Steps:
             for place in self.mine[b]:
                 rng = np.random.default_rng([self.seed, int(step), b, 1 + int(place)])
                 rows.append(self._fitting(rng, kinds[where[place]], bucket.length))
-            judged = [kind for kind in bucket.kinds if kind.task in ("judge", "describe")]
-            drawn = any(kind.task in ("draw", "redraw") for kind in bucket.kinds)
-            batches.append(
-                collate(
-                    rows,
-                    bucket.length,
-                    self.maker.special.pad,
-                    text_targets=min(self.maker.longest, tokens.MAX_REASON_TOKENS) if judged else 0,
-                    code_targets=self.maker.groups.codes.shape[1] if drawn else 0,
-                    pictures=max((kind.earlier + 1 for kind in judged), default=0),
-                    picture_shape=self.maker.groups.pixels.shape[1:],
-                )
-            )
+            words = min(self.maker.longest, tokens.MAX_REASON_TOKENS)
+            shape = bucket.targets(words, self.maker.groups.codes.shape[1])
+            picture = self.maker.groups.pixels.shape[1:]
+            batches.append(collate(rows, bucket.length, self.maker.special.pad, picture_shape=picture, **shape))
         return tuple(batches)
 
     def _fitting(self, rng, kind, length):
@@ -186,3 +187,17 @@ def steps(maker: RowMaker, buckets, seed: int, count: int, mine=None):
     """A grain dataset of `count` steps; mine: see Steps."""
     source = Steps(maker, buckets, seed, count, mine)
     return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+
+def blank(buckets, codes: int, side: int) -> tuple[Batch, ...]:
+    """A step's batches with nothing in them, in the shapes of the longest reasons; codes: of a picture, side: pixels
+    along one side of a picture that is seen."""
+    batches = []
+    for bucket in buckets:
+        rows = [Row() for _ in range(bucket.rows)]
+        rows[0].add_seen(np.zeros((side, side, 3), np.float32), 1)
+        shape = bucket.targets(tokens.MAX_REASON_TOKENS, codes)
+        batches.append(collate(rows, bucket.length, 0, **{**shape, "pictures": max(shape["pictures"], 1)}))
+        if not shape["pictures"]:
+            batches[-1] = batches[-1]._replace(pixels=None)
+    return tuple(batches)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from janus_jax import sharding
 from janus_jax.errors import UserError
+from janus_jax.models.attention import CHOICES
 from janus_jax.models.llama import Cache, Llama, LlamaConfig
 from janus_jax.models.siglip import Siglip, SiglipConfig
 from janus_jax.models.stack import REMAT
@@ -32,7 +33,8 @@ class JanusConfig:
     """Everything that decides the program except the parameters' own dtype.
 
     `dtype`: what the towers compute in (logits are f32 always). `remat`: "none", "full" or "dots". `scan`:
-    loop over the layers, or lay them out one after another.
+    loop over the layers, or lay them out one after another. `attention`: of the decoder where many tokens attend at
+    once: "splash" (a Pallas kernel), "dot" (all scores in memory), or "auto", the kernel on TPUs.
     """
 
     llama: LlamaConfig = LlamaConfig()
@@ -41,11 +43,14 @@ class JanusConfig:
     dtype: Any = jnp.float32
     remat: str = "none"
     scan: bool = True
+    attention: str = "auto"
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))  # "bfloat16" and jnp.bfloat16 are one setting
         if self.remat not in REMAT:
             raise ValueError(f"unknown remat {self.remat!r}; known: {', '.join(REMAT)}")
+        if self.attention not in CHOICES:
+            raise ValueError(f"unknown attention {self.attention!r}; known: {', '.join(CHOICES)}")
 
     @classmethod
     def preset(cls, name: str) -> "JanusConfig":
@@ -159,7 +164,7 @@ class Janus(nn.Module):
         cfg = self.cfg
         D, dtype = cfg.llama.width, cfg.dtype
         repeat = {"dtype": dtype, "scan": cfg.scan, "remat": cfg.remat}
-        self.llama = Llama(cfg.llama, **repeat)
+        self.llama = Llama(cfg.llama, attention=cfg.attention, **repeat)
         self.siglip = Siglip(cfg.siglip, **repeat)
         self.vq = VQ(cfg.vq, dtype)
         self.aligner = Projector(D, D, ("mlp", "width"), dtype, dtype)
@@ -231,7 +236,8 @@ def _init(model: Janus, key: Array, dtype):
 
 def abstract_params(model: Janus, dtype=jnp.float32) -> Any:
     """The parameter tree as jax.ShapeDtypeStruct; takes no memory."""
-    return jax.eval_shape(lambda key: _init(model, key, dtype), jax.random.key(0))
+    # The key is made inside: with the mesh of a TPU that is not there in the context, nothing can be computed.
+    return jax.eval_shape(lambda: _init(model, jax.random.key(0), dtype))
 
 
 def init_params(model: Janus, key: Array, dtype=jnp.float32, mesh: jax.sharding.Mesh | None = None) -> Any:

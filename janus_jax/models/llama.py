@@ -11,7 +11,7 @@ With a cache the T new tokens are appended to it. The cache is a value: it goes 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax import sharding
+from janus_jax.models import attention
 from janus_jax.models.stack import stack
 
 Array = jax.Array
@@ -59,16 +60,33 @@ class Cache:
     count: Array  # i32[B]: real tokens among them, which is the next token's position
 
 
+# The logical names of a cache's dimensions.
+CACHE_NAMES: dict[str, tuple[str, ...]] = {
+    "k": ("layers", "batch", "slots", "kv_heads", "head_dim"),
+    "v": ("layers", "batch", "slots", "kv_heads", "head_dim"),
+    "mask": ("batch", "slots"),
+    "length": (),
+    "count": ("batch",),
+}
+
+
+class Segments(NamedTuple):
+    """Which tokens are real, for attention.splash: new bool[B,T], past bool[B,S] of the cache's slots before them, or
+    None without a cache."""
+
+    new: Array
+    past: Array | None
+
+
 def init_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> Cache:
     """An empty cache of S = slots slots. `dtype` is the model's compute dtype."""
     k = jnp.zeros((cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim), dtype)
-    names = ("layers", "batch", "slots", "kv_heads", "head_dim")
     return Cache(
-        k=sharding.constrain(k, *names),
-        v=sharding.constrain(jnp.zeros_like(k), *names),
-        mask=sharding.constrain(jnp.zeros((batch, slots), bool), "batch", "slots"),
+        k=sharding.constrain(k, *CACHE_NAMES["k"]),
+        v=sharding.constrain(jnp.zeros_like(k), *CACHE_NAMES["v"]),
+        mask=sharding.constrain(jnp.zeros((batch, slots), bool), *CACHE_NAMES["mask"]),
         length=jnp.zeros((), jnp.int32),
-        count=sharding.constrain(jnp.zeros((batch,), jnp.int32), "batch"),
+        count=sharding.constrain(jnp.zeros((batch,), jnp.int32), *CACHE_NAMES["count"]),
     )
 
 
@@ -113,8 +131,8 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x, angles, mask, cache):
-        """x [B,T,D], angles f32[B,T,H/2], mask bool[B,T,S], cache None or (k, v, layer, length) -> ([B,T,D],
-        (k, v) | None).
+        """x [B,T,D], angles f32[B,T,H/2], mask bool[B,T,S] or Segments, cache None or (k, v, layer, length) ->
+        ([B,T,D], (k, v) | None).
         """
         D, N, K, H = self.width, self.heads, self.kv_heads, self.head_dim
         normal = nn.initializers.normal
@@ -127,19 +145,28 @@ class Attention(nn.Module):
         q = rotate(sharding.einsum("BTD,DNH->BTNH", x, q, ("batch", "length", "heads", "head_dim")), angles)
         k = rotate(sharding.einsum("BTD,DKH->BTKH", x, k, ("batch", "length", "kv_heads", "head_dim")), angles)
         v = sharding.einsum("BTD,DKH->BTKH", x, v, ("batch", "length", "kv_heads", "head_dim"))
+        past = None
         if cache is not None:
             all_k, all_v, layer, length = cache
+            if isinstance(mask, Segments):
+                past = *(self._layer(x, layer) for x in (all_k, all_v)), mask.past
             start = (layer, 0, length, 0, 0)
             all_k = jax.lax.dynamic_update_slice(all_k, k[None].astype(all_k.dtype), start)
             all_v = jax.lax.dynamic_update_slice(all_v, v[None].astype(all_v.dtype), start)
             cache = all_k, all_v
-            k = jax.lax.dynamic_index_in_dim(all_k, layer, keepdims=False).astype(self.dtype)
-            v = jax.lax.dynamic_index_in_dim(all_v, layer, keepdims=False).astype(self.dtype)
-        # Logits and softmax are f32 inside; the function asks for that dtype by promotion, which strict mode
-        # refuses. A query that sees nothing gets the mean of all values: meaningless, but finite.
-        with jax.numpy_dtype_promotion("standard"):
-            y = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
+            if not isinstance(mask, Segments):
+                k, v = (self._layer(x, layer) for x in cache)
+        if isinstance(mask, Segments):
+            y = attention.splash(q, k, v, mask.new, past)
+        else:
+            # Logits and softmax are f32 inside; the function asks for that dtype by promotion, which strict mode
+            # refuses. A query that sees nothing gets the mean of all values: meaningless, but finite.
+            with jax.numpy_dtype_promotion("standard"):
+                y = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
         return sharding.einsum("BTNH,NHD->BTD", y, o, ("batch", "length", "width")), cache
+
+    def _layer(self, cached, layer):
+        return jax.lax.dynamic_index_in_dim(cached, layer, keepdims=False).astype(self.dtype)
 
 
 class MLP(nn.Module):
@@ -178,11 +205,11 @@ class Block(nn.Module):
     def __call__(self, carry, layer, angles, mask, length):
         x, k, v = carry
         with jax.named_scope("attention"):
-            attention = Attention(
+            attend = Attention(
                 self.width, self.heads, self.kv_heads, self.head_dim, self.out_std, self.dtype, name="attn"
             )
             cache = None if k is None else (k, v, layer, length)
-            y, cache = attention(RMSNorm(self.eps, self.dtype, name="attn_norm")(x), angles, mask, cache)
+            y, cache = attend(RMSNorm(self.eps, self.dtype, name="attn_norm")(x), angles, mask, cache)
             x = x + y
         with jax.named_scope("mlp"):
             mlp = MLP(self.width, self.mlp_width, self.out_std, self.dtype, name="mlp")
@@ -199,6 +226,7 @@ class Llama(nn.Module):
     dtype: Any = jnp.float32
     scan: bool = True
     remat: str = "none"
+    attention: str = "auto"
 
     def setup(self):
         cfg = self.cfg
@@ -255,7 +283,10 @@ class Llama(nn.Module):
             keys = jax.lax.dynamic_update_slice(cache.mask, mask, (0, length))
             slot = jnp.arange(S, dtype=jnp.int32)
             step = step + length
-        visible = keys[:, None, :] & (slot[None, :] <= step[:, None])[None]
+        if attention.splashes(self.attention, T):
+            visible = Segments(mask, None if cache is None else cache.mask)
+        else:
+            visible = keys[:, None, :] & (slot[None, :] <= step[:, None])[None]
         positions = before if positions is None else positions
         angles = rotary_angles(positions, self.cfg.head_dim, self.cfg.rope_theta)
 

@@ -1,0 +1,28 @@
+"""Stage 2 of Janus-Pro-1B: configs/janus_pro_7b_rl.py with the smaller model and its slices. Compiled, not trained.
+
+    python -m janus_jax.compile --config configs/janus_pro_1b_rl.py --topology v5e-8,v5p-8
+    python -m janus_jax.train_rl --config configs/janus_pro_1b_rl.py:v5e-8 --workdir runs/janus1b_rl \\
+        --config.prompts=prompts.txt --config.reward.kind=...
+"""
+
+from importlib import util
+from pathlib import Path
+
+# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
+# (0 = all of its share), how moments are kept
+SLICES = {
+    "v5e-8": ((1, 8, 1), 8, 64, "float32"),
+    "v5p-8": ((1, 4, 1), 8, 0, "float32"),
+}
+
+
+def get_config(slice_name: str = "v5e-8"):
+    spec = util.spec_from_file_location("janus_pro_7b_rl", Path(__file__).with_name("janus_pro_7b_rl.py"))
+    larger = util.module_from_spec(spec)
+    spec.loader.exec_module(larger)
+    config = larger.get_config()
+    config.preset = "1b"
+    config.init = "runs/janus1b_sft"
+    mesh, config.micro_batches, config.rollout_rows, config.moments = SLICES.get(slice_name, larger.ELSEWHERE)
+    config.mesh = mesh
+    return config

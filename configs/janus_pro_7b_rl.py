@@ -1,0 +1,59 @@
+"""Stage 2 of Janus-Pro-7B after configs/janus_pro_7b_sft.py, with the paper's objective and settings: up to two rounds,
+128 trajectories a step. Compiled for the slices below, not trained: that needs the model, a judge and the chips.
+
+    python -m janus_jax.compile --config configs/janus_pro_7b_rl.py --topology v5e-32,v5p-16
+    python -m janus_jax.train_rl --config configs/janus_pro_7b_rl.py:v5p-16 --workdir runs/janus7b_rl \\
+        --config.prompts=prompts.txt --config.reward.kind=...
+
+What stands after the colon is the slice. bf16 computes, f32 is kept; while it draws, each process holds a bf16 copy of
+the policy on its own chips, split over `tensor` alone.
+"""
+
+from importlib import util
+from pathlib import Path
+
+# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
+# (0 = all of its share), how moments are kept
+SLICES = {
+    "v5e-32": ((1, 8, 4), 16, 8, "float32"),
+    "v5p-16": ((1, 4, 2), 8, 0, "float32"),
+    "v6e-16": ((1, 4, 4), 16, 8, "float32"),
+}
+ELSEWHERE = ((1, -1, 4), 16, 8, "float32")
+
+
+def get_config(slice_name: str = "v5p-16"):
+    spec = util.spec_from_file_location("shapes_rl", Path(__file__).with_name("shapes_rl.py"))
+    base = util.module_from_spec(spec)
+    spec.loader.exec_module(base)
+    config = base.get_config()
+    config.preset = "7b"  # for compile; the checkpoint says it again
+    config.init = "runs/janus7b_sft"
+    config.model = {"dtype": "bfloat16", "remat": "full"}
+    config.matmul_precision = ""
+    config.frozen = (r"vq/.*", r"siglip/.*")
+    config.credit = "trajectory"
+    config.rounds = 2
+    config.group = 8
+    config.prompts_per_step = 16
+    config.prompt_tokens = 64
+    config.cfg_weight = 5.0
+    config.temperature = 1.0
+    config.max_reason_tokens = 80
+    config.beta = 0.05
+    # bf16 rounds otherwise in a sampler's steps of one token than in a trainer's whole rows
+    config.max_logp_gap = 0.5
+    config.steps = 3000
+    config.schedule = "cosine"
+    config.learning_rate = 6e-6
+    config.turn_learning_rate = 2e-6
+    config.final_learning_rate = 2e-7
+    config.warmup = 100
+    config.turn_step = 400
+    config.weight_decay = 0.05
+    config.retention_every = 0
+    config.save_every = 100
+    config.storyboard_every = 100
+    mesh, config.micro_batches, config.rollout_rows, config.moments = SLICES.get(slice_name, ELSEWHERE)
+    config.mesh = mesh
+    return config

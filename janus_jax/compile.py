@@ -1,0 +1,170 @@
+"""What a job needs of a TPU slice, before one is rented: python -m janus_jax.compile --config C --topology T[,T...]
+
+Compiles every program that the job would run, for a slice that need not be there, and says how many bytes lie on each
+chip, what the programs send between chips, and how much of their arithmetic is the model's. T: v5e:4x4, or v5e-16 as
+clouds call it; v5p:2x2x1; v5e:4x4@2 for two slices. C: a configuration of train_sft or of train_rl, or one with
+`prompt_tokens`, `batch` and `rounds` for drawing alone; one that says how to use each slice is given its name. Exit
+status 1 where something does not fit, 2 on bad input. Nothing is computed, and no weights are read.
+"""
+
+import argparse
+import ast
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from janus_jax import cli, hlo, program, rehearsal, sharding, supervised, topology
+from janus_jax.errors import UserError
+
+PHASES = ("parameters", "optimizer", "cache")
+GIB = 2**30
+# Cutting products up so that their parts overlap with collectives makes most of a large program's code.
+QUICK = {
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000,
+    "xla_tpu_enable_async_collective_fusion": False,
+    "exec_time_optimization_effort": -1.0,
+}
+
+
+def arguments(argv):
+    """(the flags of this command, the others)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m janus_jax.compile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--topology", required=True, metavar="T[,T...]", help="slices to compile for")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="compile a few times faster, without overlapping products and collectives; bytes differ a little",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--config", required=True, metavar="FILE", help="and --config.key=value")
+    args, rest = parser.parse_known_args(argv)
+    return args, [f"--config={args.config}", *rest]
+
+
+def of_slice(argv, place: topology.Topology):
+    """The flags with the slice's name given to a configuration that takes one."""
+    path = argv[0].removeprefix("--config=")
+    try:
+        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return argv  # FILE:SLICE already, or cli says what is wrong
+    takes = any(
+        isinstance(node, ast.FunctionDef) and node.name == "get_config" and node.args.args for node in tree.body
+    )
+    return [f"{argv[0]}:{place.name}", *argv[1:]] if takes else argv
+
+
+def programs_of(config, devices) -> list[program.Program]:
+    """All programs of the job that a configuration describes."""
+    if "buckets" in config:
+        return supervised.programs(config, sharding.mesh_of(config.mesh, devices))
+    if "prompts_per_step" in config:
+        return rehearsal.reinforcement(config, devices)
+    return rehearsal.generation(config, devices)
+
+
+def measure(job: program.Program, hbm: int, options: dict) -> dict:
+    """One program compiled: bytes per device by phase, collectives, arithmetic, time. options: the compiler's."""
+    began = time.time()
+    lowered = job.lower()
+    traced = time.time()
+    row = {"program": job.name, "mesh": dict(job.mesh.shape)}
+    phases = {phase: 0 for phase in PHASES}
+    for trees in (job.holds, job.beside):
+        for phase, tree in trees.items():
+            phases[phase] += program.bytes_per_device(tree)
+    beside = sum(program.bytes_per_device(tree) for tree in job.beside.values())
+    row |= {"bytes": phases, "hbm": hbm}
+    try:
+        compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        used = out_of_memory(str(error))
+        if used is None:
+            raise
+        row |= {"peak": used + beside, "fits": False}
+    else:
+        text, stats = compiled.as_text(), compiled.memory_analysis()
+        peak = peak_of(stats) + beside
+        row |= {"peak": peak, "fits": peak <= hbm}
+        row["collectives"] = {kind: each._asdict() for kind, each in hlo.collectives(text, job.unknown).items()}
+        row["hlo_flops"] = hlo.flops(text, job.unknown)
+    phases["temporaries"] = max(row["peak"] - sum(phases.values()), 0)
+    row["model_flops"] = job.flops // job.mesh.size
+    row |= {"trace_seconds": traced - began, "compile_seconds": time.time() - traced}
+    return row
+
+
+def peak_of(stats) -> int:
+    """Bytes on a device while a program runs, code included."""
+    arrays = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return arrays + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
+
+
+def out_of_memory(message: str) -> int | None:
+    """The bytes that the compiler wanted, of its message; None where that is about something else."""
+    if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
+        return None
+    found = re.search(r"Used ([\d.]+)([KMG]) of", message) or re.search(r"\(([\d.]+)([KMG])\) exceeds", message)
+    return int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]) if found else 0
+
+
+def table(report: dict) -> str:
+    """A slice's report for people."""
+    chip = topology.CHIPS[topology.parse(report["topology"]).chip]
+    shown = "device (two on a chip)" if chip.devices == 2 else "chip"
+    what = f"{report['config']} on {report['topology']}, {report['chips']} chips"
+    lines = [f"{what}; bytes are GiB per {shown}, where programs may use {chip.hbm}"]
+    head = ("program", "mesh", "params", "optim.", "cache", "temp.", "peak", "fits", "model TFLOP", "of HLO", "s")
+    rows = [head]
+    for row in report["programs"]:
+        sizes = [f"{row['bytes'][phase] / GIB:.2f}" for phase in (*PHASES, "temporaries")]
+        share = f"{row['model_flops'] / row['hlo_flops']:.2f}" if row.get("hlo_flops") else "-"
+        rows.append(
+            (
+                row["program"],
+                "x".join(str(size) for size in row["mesh"].values()),
+                *sizes,
+                f"{row['peak'] / GIB:.2f}",
+                "yes" if row["fits"] else "NO",
+                f"{row['model_flops'] / 1e12:.4g}",
+                share,
+                f"{row['compile_seconds']:.0f}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row, measured in zip(rows, [None, *report["programs"]], strict=True):
+        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for kind, each in (measured or {}).get("collectives", {}).items():
+            lines.append(f"      {kind}: {each['count']}, {each['bytes'] / GIB:.2f} GiB")
+    return "\n".join(lines)
+
+
+def main(argv):
+    args, rest = arguments(argv)
+    places = [topology.parse(name) for name in args.topology.split(",")]
+    reports = []
+    for place in places:
+        config, _ = cli.parse_config(of_slice(rest, place), __doc__, workdir=False)
+        devices = topology.devices(place)
+        try:
+            jobs = programs_of(config, devices)
+        except AttributeError as error:
+            raise UserError(f"{args.config} describes no job: {error}") from error
+        rows = [measure(job, place.hbm, QUICK if args.quick else {}) for job in jobs]
+        reports.append({"config": args.config, "topology": str(place), "chips": place.chips, "programs": rows})
+        if not args.json:
+            print(table(reports[-1]), flush=True)
+    if args.json:
+        print(json.dumps(reports))
+    if not all(row["fits"] for report in reports for row in report["programs"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,95 @@
+"""Operations that the model needs, by formula: two per multiplication and addition in matrix products and convolutions.
+
+Recomputation, padding of blocks and work done twice on a mesh are not in here; they are what a program adds to it.
+"""
+
+from janus_jax.batch import Batch
+from janus_jax.models.janus import JanusConfig
+from janus_jax.models.siglip import SiglipConfig
+from janus_jax.models.vq import VQConfig
+
+TRAINED = 3  # a forward pass, and as much again for the gradient by inputs and for that by parameters
+
+
+def decoder(cfg: JanusConfig, tokens: int, pairs: int) -> int:
+    """`tokens` through the decoder; pairs: of a query and a key that it sees, over all tokens."""
+    c = cfg.llama
+    weights = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads) + 3 * c.width * c.mlp
+    return c.layers * (2 * tokens * weights + 4 * pairs * c.heads * c.head_dim)
+
+
+def causal(length: int, past: int = 0) -> int:
+    """Pairs of `length` tokens in a row that come after `past` others."""
+    return length * past + length * (length + 1) // 2
+
+
+def text_head(cfg: JanusConfig, positions: int) -> int:
+    """Logits of words."""
+    return 2 * positions * cfg.llama.width * cfg.llama.vocab_size
+
+
+def code_head(cfg: JanusConfig, positions: int) -> int:
+    """Logits of codes."""
+    return 2 * positions * cfg.llama.width * (cfg.llama.width + cfg.vq.codebook_size)
+
+
+def embed_codes(cfg: JanusConfig, positions: int) -> int:
+    """Codes to embeddings."""
+    return 2 * positions * cfg.llama.width * (cfg.vq.code_dim + cfg.llama.width)
+
+
+def aligner(cfg: JanusConfig, positions: int) -> int:
+    """Features of seen pictures to embeddings."""
+    return 2 * positions * cfg.llama.width * (cfg.siglip.width + cfg.llama.width)
+
+
+def siglip(cfg: SiglipConfig, pictures: int) -> int:
+    """Pictures to features."""
+    block = 2 * cfg.width * (4 * cfg.width + 2 * cfg.mlp) + 4 * cfg.tokens * cfg.width
+    return pictures * cfg.tokens * (cfg.layers * block + 2 * 3 * cfg.patch_size**2 * cfg.width)
+
+
+def vq_decoder(cfg: VQConfig, pictures: int) -> int:
+    """Codes to pixels."""
+    total, area, last = 0, cfg.grid**2, cfg.channels * cfg.channel_multipliers[-1]
+
+    def conv(inputs, outputs, size):
+        return 2 * area * inputs * outputs * size**2
+
+    def res(inputs, outputs):
+        shortcut = conv(inputs, outputs, 1) if inputs != outputs else 0
+        return conv(inputs, outputs, 3) + conv(outputs, outputs, 3) + shortcut
+
+    def attention(width):
+        return cfg.attention * (4 * conv(width, width, 1) + 4 * area**2 * width)
+
+    total += (
+        conv(cfg.code_dim, cfg.z_channels, 1) + conv(cfg.z_channels, last, 3) + 2 * res(last, last) + attention(last)
+    )
+    width = last
+    for i, multiplier in enumerate(reversed(cfg.channel_multipliers)):
+        outputs = cfg.channels * multiplier
+        for _ in range(cfg.res_blocks + 1):
+            total += res(width, outputs) + (attention(outputs) if i == 0 else 0)
+            width = outputs
+        if i < len(cfg.channel_multipliers) - 1:
+            area *= 4
+            total += conv(width, width, 3)
+    return pictures * (total + conv(width, 3, 3))
+
+
+def scored(cfg: JanusConfig, batch: Batch, trained: bool) -> int:
+    """One look at a batch's targets (logps.token_logps); trained: with the gradient of all but SigLIP."""
+    B, T = batch.ids.shape
+    rows = 2 * B if batch.uncond_ids is not None and batch.codes is not None else B
+    total = decoder(cfg, rows * T, rows * causal(T)) + embed_codes(cfg, B * T)
+    seen = 0
+    if batch.codes is not None:
+        total += code_head(cfg, rows * batch.codes.at.shape[1])
+    if batch.text is not None:
+        total += text_head(cfg, B * batch.text.at.shape[1])
+    if batch.pixels is not None:
+        pictures = B * batch.pixels.shape[1]
+        total += aligner(cfg, pictures * cfg.siglip.tokens)
+        seen = siglip(cfg.siglip, pictures)
+    return total * (TRAINED if trained else 1) + seen
