@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janus_jax.models import published
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
 from janus_jax.models.llama import LlamaConfig
 from janus_jax.models.pretrained import ORIGINAL, from_original, place
@@ -24,11 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
 import weights as golden_weights  # noqa: E402
 
-# The reference's config.json, in our words: a tiny decoder, SigLIP-L cut to 3 blocks, VQ-16 in full.
-CFG = JanusConfig(
-    llama=LlamaConfig(vocab_size=1024, width=256, layers=3, heads=4, kv_heads=4, head_dim=64, mlp=688),
-    siglip=SiglipConfig(layers=3),
-)
+CFG = published.read_config(json.loads((GOLDEN / "config.json").read_text()), "original")
 SPEC = json.loads((GOLDEN / "spec.json").read_text())
 # Absolute limits, as the goldens suggest them for f32.
 PICTURES, LOGITS = 1e-4, 2e-4
@@ -66,6 +63,12 @@ def sample_close(ours, golden, name, atol):
 
 def nchw(x):
     return np.asarray(x).transpose(0, 3, 1, 2)
+
+
+def test_the_configuration_is_the_reference():
+    # in our words: a tiny decoder, SigLIP-L cut to 3 blocks, VQ-16 in full
+    llama = LlamaConfig(1024, 256, layers=3, heads=4, kv_heads=4, head_dim=64, mlp=688, max_positions=4096)
+    assert CFG == JanusConfig(llama, SiglipConfig(layers=3))
 
 
 def test_every_name_has_a_place_and_every_rule_is_used():

@@ -178,6 +178,9 @@ def test_chat_command(checkpoint, capsys):
     alone = chat(MODEL, params(), processor(), [([], "What is it?")], GREEDY, system="")
     assert capsys.readouterr().out == alone[0] + "\n"
     assert alone != ask([([], "What is it?")])
+    CHAT([*flags, "--question", "What is it?", "--dtype", "bfloat16"])
+    half = chat(*loading.load(checkpoint, jnp.bfloat16), [([], "What is it?")], GREEDY)
+    assert capsys.readouterr().out == half[0] + "\n"
 
 
 def test_judge_command(checkpoint, capsys):
