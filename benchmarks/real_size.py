@@ -28,7 +28,7 @@ import ml_dtypes
 import numpy as np
 
 import janus_jax
-from janus_jax import checkpoint, cli, sharding, tensorfiles
+from janus_jax import checkpoint, cli, loading, sharding, tensorfiles
 from janus_jax.models import pretrained, published
 from janus_jax.tokens import Tokenizer
 
@@ -110,6 +110,7 @@ def main(argv):
             with watch.phase("write"):
                 cfg = janus_jax.JanusConfig.preset(args.preset)
                 write(folder, cfg, args.format, Tokenizer.from_folder(TOKENIZER))
+        loading.same_sizes(folder, janus_jax.JanusConfig.preset(args.preset))
         within = measure(watch, folder, jnp.dtype(args.dtype), args.words, args.load_only)
     sys.exit(0 if within else 1)
 
