@@ -42,7 +42,7 @@ def main(argv):
     parser = argparse.ArgumentParser(
         prog="python -m janus_jax.chat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="a folder, or shapes-sft, shapes-rl")
+    cli.add_model_flags(parser)
     parser.add_argument("--image", nargs="+", action="extend", default=[], metavar="FILE", help="pictures, in order")
     parser.add_argument("--question", required=True)
     parser.add_argument("--system", default=tokens.SYSTEM_PROMPT, help='opens the prompt; "" = nothing')
@@ -50,7 +50,7 @@ def main(argv):
     args = parser.parse_args(argv)
     sampling = sampling_of(args)
     pictures = [images.read(path) for path in args.image]
-    model, params, processor = loading.load(args.checkpoint)
+    model, params, processor = loading.load(args.checkpoint, args.dtype)
 
     def tell(_, piece):
         with contextlib.suppress(BrokenPipeError):  # raised again by the last print, outside of the model's loop

@@ -122,6 +122,17 @@ def write(path, content: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
+def add_model_flags(parser) -> None:
+    """The flags that say which model a command uses, and how."""
+    parser.add_argument("--checkpoint", required=True, help="a folder, a hub id, or shapes-sft, shapes-rl")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the parameters and the computation; bfloat16 takes half the memory, and on a CPU many times the time",
+    )
+
+
 class Stop:
     """True once SIGTERM or SIGINT arrived; a training loop looks at it after each step, saves and leaves."""
 

@@ -109,7 +109,7 @@ def main(argv):
     parser = argparse.ArgumentParser(
         prog="python -m janus_jax.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="a folder, or shapes-sft, shapes-rl")
+    cli.add_model_flags(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt")
     source.add_argument("--prompts", help="a text file, one prompt per line")
@@ -122,7 +122,7 @@ def main(argv):
     cli.at_least(1, samples=args.samples, rounds=args.rounds)
     sampling, prompts = sampling_of(args), read_prompts(args)
     writable(args.out)
-    model, params, processor = loading.load(args.checkpoint)
+    model, params, processor = loading.load(args.checkpoint, args.dtype)
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
         trajectories = introspect(
             model,

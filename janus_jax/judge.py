@@ -46,7 +46,7 @@ def main(argv):
     parser = argparse.ArgumentParser(
         prog="python -m janus_jax.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="a folder, or shapes-sft, shapes-rl")
+    cli.add_model_flags(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--image", metavar="FILE")
     source.add_argument("--pairs", metavar="FILE.jsonl")
@@ -62,7 +62,7 @@ def main(argv):
     pairs = read_pairs(args.pairs) if args.pairs else [(args.image, args.prompt)]
     if args.image:
         images.read(args.image)
-    model, params, processor = loading.load(args.checkpoint)
+    model, params, processor = loading.load(args.checkpoint, args.dtype)
     for _, prompt in pairs:
         tokens.prompt_ids(processor.tokenizer, prompt)  # all are refused before any is printed
     for begin in range(0, len(pairs), args.batch):

@@ -109,6 +109,8 @@ def _open_published(folder, tensors, dtype):
     """tensors: None for the folder's own."""
     config = checkpoint.read_config(folder)
     name = published.format_of(config)
+    if name is None and config.get("kind") == "janus":
+        raise UserError(f"{folder} is a folder of our own format: for weights alone, --base is a published one")
     if name is None:
         raise UserError(
             f"{folder} is not a janus_jax model nor a published Janus (its {checkpoint.CONFIG} says kind = "

@@ -108,12 +108,16 @@ def read_torch(path) -> dict[str, np.ndarray]:
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise UserError(f"{path} is no state dict: save a plain one, or wrap it as {' or '.join(WRAPPERS)}")
 
-    def array(tensor):
+    def array(name, tensor):
         if tensor.dtype == torch.bfloat16:  # numpy has no such type: its bits travel as integers
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return tensor.numpy()
+            return array(name, tensor.view(torch.int16)).view(ml_dtypes.bfloat16)
+        try:
+            return tensor.detach().numpy()
+        except (TypeError, RuntimeError) as error:
+            kind = f"{tensor.dtype} ({tensor.layout})"
+            raise UserError(f"{path}: {name} is stored as {kind}: save it as plain float32 or bfloat16") from error
 
-    return {name: array(tensor) for name, tensor in state.items()}
+    return {name: array(name, tensor) for name, tensor in state.items()}
 
 
 def read_file(path) -> dict[str, np.ndarray]:

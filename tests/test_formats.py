@@ -436,6 +436,8 @@ def test_weights_alone_need_a_base(tmp_path):
         loading.load(alone)
     params = loading.load(alone, base=folder)[1]
     np.testing.assert_array_equal(params["gen_embed"], other["gen_embed.weight"])
+    with refused("shapes-sft is a folder of our own format: .* --base is a published one"):
+        loading.load(alone, base="shapes-sft")
     run(src=alone, base=folder, dst=tmp_path / "b", to="original")
     identical(weights_of(tmp_path / "b"), other)
 

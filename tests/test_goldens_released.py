@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_goldens import GOLDEN, LOGITS, SPEC, golden_weights, model, sample_close  # noqa: F401
+from test_goldens import GOLDEN, SPEC, close, golden_weights, model, sample_close  # noqa: F401
 
 from janus_jax import images, losses, policy, rollout, sample, supervised, tokens, train_step, understand
 from janus_jax.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate, targets_of, with_targets
@@ -56,7 +56,7 @@ def test_chat(model):  # noqa: F811
     sampling = Sampling(text_top_k=1, max_reason_tokens=expected.shape[1])
     cache, hidden = sample.read(janus, params, batch, batch.ids.shape[1] + sampling.max_reason_tokens)
     logits = run("text_logits", hidden[:, None])[:, 0]
-    np.testing.assert_allclose(logits, golden["und.last_logits"], atol=LOGITS, rtol=0)
+    close(logits, golden["und.last_logits"])
     keys = np.zeros((2, 2), np.uint32)
     _, ids, _, _ = sample.speak(janus, params, cache, hidden, keys, sampling, special, verdict=False)
     ids = np.asarray(ids)
@@ -108,7 +108,7 @@ def test_greedy_trajectory(model, trajectory, monkeypatch):  # noqa: F811
         np.testing.assert_array_equal(one.reason_ids, said)
         assert one.verdict == trajectory["selfcheck"][i]
         yes, no = trajectory["reflect.yes_no"][i]
-        assert one.p_yes == pytest.approx(1 / (1 + np.exp(no - yes)), abs=LOGITS)
+        assert one.p_yes == pytest.approx(1 / (1 + np.exp(no - yes)), abs=1e-4)
         np.testing.assert_array_equal(two.codes, trajectory["image2.ids"][i])
 
 
@@ -137,7 +137,7 @@ def test_greedy_trajectory_in_one_pass(model, trajectory):  # noqa: F811
 def test_a_drawn_picture_is_decoded_and_encoded_again(model, trajectory):  # noqa: F811
     janus, params, _ = model
     pixels = np.asarray(sample.decode_codes(janus, params, trajectory["image1.ids"][:1]))
-    sample_close(pixels.transpose(0, 3, 1, 2), trajectory, "image1.pixels", 1e-4)
+    sample_close(pixels.transpose(0, 3, 1, 2), trajectory, "image1.pixels")
     levels = np.abs(images.to_uint8(pixels)[0].astype(int) - np.asarray(picture("first_0"), int))
     assert levels.max() <= 1 and (levels > 0).mean() < 5e-4
     again = sample.encode_codes(janus, params, processor().for_generation(picture("first_0"))[None])
@@ -291,7 +291,7 @@ def test_released_policy_gradient(model):  # noqa: F811
         keep = golden[f"segment{n}.completion_mask"].astype(bool)
         for name, values in (("logps", logps), ("ref_logps", ref_logps)):
             expected = golden[f"segment{n}.{name}"]
-            np.testing.assert_allclose(np.asarray(values)[:, : expected.shape[1]][keep], expected[keep], atol=LOGITS)
+            close(np.asarray(values)[:, : expected.shape[1]][keep], expected[keep])
     batches = with_targets(batches, ref_logps=theirs)
     (value, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(kept, frozen, batches)
     assert float(value) == pytest.approx(float(golden["loss"]), abs=1e-5)

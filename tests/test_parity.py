@@ -269,6 +269,15 @@ def test_bare_state_dicts(torch, tmp_path):
     run(src=path, base=base, dst=tmp_path / "own")
     run(src=tmp_path / "own", dst=tmp_path / "back", to="original")
     identical(weights_of(tmp_path / "back"), tensors)
+    # what has been saved as parameters rather than as their values
+    with torch.enable_grad():
+        parameters = {name: torch.nn.Parameter(tensor) for name, tensor in state.items()}
+    torch.save({"ema": parameters}, path)
+    jax.tree.map(np.testing.assert_array_equal, loading.load(path, base=base)[1], expected)
+    for odd in (torch.ones(3).to(torch.float8_e4m3fn), torch.eye(3).to_sparse()):
+        torch.save({**state, "odd": odd}, path)
+        with refused(r"odd is stored as torch.float.* \(torch.*\): save it as plain"):
+            loading.load(path, base=base)
     torch.save({"module": state, "ema": state}, path)
     with refused("holds module and ema: save the one"):
         loading.load(path, base=base)

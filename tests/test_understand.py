@@ -167,7 +167,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def test_chat_command(checkpoint, capsys):
+def test_chat_command(checkpoint, capsys, monkeypatch):
     flags = ["--checkpoint", str(checkpoint), "--max-tokens", "6"]
     CHAT([*flags, "--image", str(checkpoint.parent / "a.png"), "--question", "What is it?"])
     assert capsys.readouterr().out == expected("What is it?") + "\n"
@@ -178,6 +178,11 @@ def test_chat_command(checkpoint, capsys):
     alone = chat(MODEL, params(), processor(), [([], "What is it?")], GREEDY, system="")
     assert capsys.readouterr().out == alone[0] + "\n"
     assert alone != ask([([], "What is it?")])
+    half, asked = loading.load(checkpoint, "bfloat16"), []
+    monkeypatch.setattr(loading, "load", lambda path, dtype: asked.append(dtype) or half)
+    CHAT([*flags, "--question", "What is it?", "--dtype", "bfloat16"])
+    assert asked == ["bfloat16"] and half[1]["gen_embed"].dtype == jnp.bfloat16
+    assert capsys.readouterr().out == chat(*half, [([], "What is it?")], GREEDY)[0] + "\n"
 
 
 def test_judge_command(checkpoint, capsys):
