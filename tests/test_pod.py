@@ -294,6 +294,7 @@ def test_processes_share_the_same_pictures():
     parts = [iter(pictures.batches(50, 16, 4, seed=3, mine=mine)) for mine in ([0, 2], [1, 3])]
     for _ in range(3):
         batch = next(whole)
+        assert len({picture.tobytes() for picture in batch}) == 4
         for part, mine in zip(parts, ([0, 2], [1, 3]), strict=True):
             np.testing.assert_array_equal(next(part), batch[mine])
 
