@@ -294,6 +294,7 @@ def test_processes_share_the_same_pictures():
     parts = [iter(pictures.batches(50, 16, 4, seed=3, mine=mine)) for mine in ([0, 2], [1, 3])]
     for _ in range(3):
         batch = next(whole)
+        assert len({picture.tobytes() for picture in batch}) == 4
         for part, mine in zip(parts, ([0, 2], [1, 3]), strict=True):
             np.testing.assert_array_equal(next(part), batch[mine])
 
@@ -471,6 +472,40 @@ def test_those_who_differ_end_at_once(tmp_path):
     assert "[0] error: the processes differ: config.pause is 0.0 on process 0, 0.1 on process 1: give all" in out
     assert out.count("the processes differ") == 2 and "ended with status 2" in err
     assert not list(tmp_path.iterdir())
+
+
+OWN = """
+import jax, numpy as np
+from ml_collections import ConfigDict
+from janus_jax import local, pod, sharding
+pod.start(ConfigDict())
+def on(*axes):
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+mesh, whole = sharding.mesh_of((1, -1, 2)), np.arange(48, dtype=np.float32).reshape(8, 6)
+x = jax.make_array_from_callback((8, 6), on("fsdp", "tensor"), lambda place: whole[place])
+with jax.set_mesh(mesh):
+    gathered, own = jax.device_put({"x": x}, {"x": on(None, "tensor")}), local.mesh(mesh)
+with jax.set_mesh(own):
+    mine = local.tree(gathered, own)["x"]
+    np.testing.assert_array_equal(np.asarray(mine), whole)
+    np.testing.assert_array_equal(np.asarray(jax.jit(lambda x: 2 * x.T)(mine)), 2 * whole.T)
+assert dict(own.shape) == {"data": 2, "fsdp": 1, "tensor": 2} and own.devices.size == 4
+rows = jax.device_put(np.arange(8), on(("data", "fsdp")))
+np.testing.assert_array_equal(local.data(rows), np.arange(8)[local.rows(rows.sharding, 8)])
+print(local.rows(rows.sharding, 8).tolist(), pod.first(lambda: "said"), pod.gathered(np.array(pod.is_first())).tolist())
+try:
+    local.mesh(sharding.mesh_of((1, 1, -1)))
+except Exception as error:
+    print(error)
+"""
+
+
+def test_what_is_a_process_own():
+    """Of a mesh of two processes with four devices each, each can work on its half; one that spans both it cannot."""
+    devices = environment(XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    out, _ = ended(launcher(2, sys.executable, "-c", OWN, env=devices))
+    assert "[0] [0, 1, 2, 3] said [True, False]\n" in out and "[1] [4, 5, 6, 7] said [True, False]\n" in out
+    assert out.count("the mesh's tensor axis of 8 spans processes") == 2
 
 
 def test_killed_stopped_and_resumed_by_fewer(tmp_path):
