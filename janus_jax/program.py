@@ -51,6 +51,12 @@ def bytes_per_device(tree) -> int:
     )
 
 
+def of_arguments(job: Program) -> list:
+    """The arrays that a program is called with and whose place is known."""
+    leaves = jax.tree.leaves((job.args, job.kwargs))
+    return [leaf for leaf in leaves if getattr(leaf, "sharding", None) is not None]
+
+
 def listing(tree) -> str:
     """A tree of placed ShapeDtypeStructs as text, a line per leaf: bytes per device, its path, dtype, shape and how it
     is split."""
