@@ -1,5 +1,5 @@
 """What each part of the recipe is worth, on the embedded world. Stage 1 is short here, and every row of stage 2 has one
-budget: 40 steps of 32 trajectories, from the stage 1 model of its own seed.
+budget: 50 steps of 32 trajectories, from the stage 1 model of its own seed.
 
     python -m janus_jax.ablate --config configs/shapes_ablate.py
 
@@ -12,11 +12,11 @@ SFT, RL = ("train_sft", "configs/shapes_sft.py"), ("train_rl", "configs/shapes_r
 SHORT = {"steps": 300, "save_every": 100}
 STEPS = {
     "init": "@sft",
-    "steps": 40,
+    "steps": 50,
     "prompts_per_step": 4,
-    "learning_rate": 1.5e-4,
-    "turn_learning_rate": 1.5e-4,
-    "final_learning_rate": 2e-5,
+    "learning_rate": 5e-5,
+    "turn_learning_rate": 5e-5,
+    "final_learning_rate": 1e-5,
     "warmup": 3,
     "turn_step": 10,
 }

@@ -41,12 +41,6 @@ def dr_grpo(rewards, valid=None):
     return _centred(rewards, valid)[0]
 
 
-def informative(rewards, valid=None):
-    """Which groups can teach anything: bool[...], True where valid rewards differ (the dynamic sampling of DAPO, arXiv
-    2503.14476, draws others instead of the rest)."""
-    return np.any(np.abs(_centred(rewards, valid)[0]) > 1e-6, axis=-1)
-
-
 def gae(rewards, values, live, gamma: float = 1.0, lam: float = 1.0):
     """Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438) over the last axis.
 

@@ -11,7 +11,7 @@ import unittest.mock
 import numpy as np
 import pytest
 
-from janus_jax.advantages import dr_grpo, gae, grpo, informative, rloo
+from janus_jax.advantages import dr_grpo, gae, grpo, rloo
 
 
 def test_by_hand():
@@ -52,12 +52,6 @@ def test_missing_members_count_in_no_estimator(estimator):
     got = estimator([0.0, np.nan, 1.0, 0.5], [True, False, True, True])
     np.testing.assert_allclose(got, [full[0], 0, full[1], full[2]], rtol=1e-6)
     assert not estimator([0.7, 0.1], [True, False]).any()
-
-
-def test_informative_groups():
-    rewards = [[0, 1, 0], [1, 1, 1], [0, 5, 0], [0, 5, 0], [np.nan, 1, 0]]
-    valid = [[1, 1, 1], [1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]]
-    assert informative(rewards, valid).tolist() == [True, False, False, False, True]
 
 
 def test_gae_by_hand():
