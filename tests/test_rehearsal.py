@@ -30,7 +30,7 @@ def rl(**changes):
 
 
 def test_stage_2():
-    jobs = rehearsal.reinforcement(rl(), jax.devices())
+    jobs = rehearsal.reinforcement(rl(), jax.devices(), jax.devices())
     names = [job.name for job in jobs]
     assert names[:5] == ["prefill prompts", "draw", "VQ decode", "judge: look", "judge: speak"]
     assert names[-2:] == ["reference", "train step"]
@@ -47,7 +47,11 @@ def test_stage_2():
 
 def test_a_chunk_of_a_rollout_has_a_smaller_cache():
     whole, part = (
-        next(job for job in rehearsal.reinforcement(rl(rollout_rows=rows), jax.devices()) if job.name == "draw")
+        next(
+            job
+            for job in rehearsal.reinforcement(rl(rollout_rows=rows), jax.devices(), jax.devices())
+            if job.name == "draw"
+        )
         for rows in (0, 4)
     )
     assert bytes_per_device(whole.holds["cache"]) == pytest.approx(2 * bytes_per_device(part.holds["cache"]), rel=0.01)
@@ -55,7 +59,7 @@ def test_a_chunk_of_a_rollout_has_a_smaller_cache():
 
 def test_what_cannot_be_rehearsed():
     with pytest.raises(UserError, match="preset"):
-        rehearsal.reinforcement(rl(preset=""), jax.devices())
+        rehearsal.reinforcement(rl(preset=""), jax.devices(), jax.devices())
     with pytest.raises(UserError, match="do not divide by tensor = 3"):
         rehearsal.local_mesh(jax.devices(), 3)
 
