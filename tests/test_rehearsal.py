@@ -1,9 +1,10 @@
 """Programs from shapes alone: what they are called with is what the jobs call them with."""
 
 import jax
+import numpy as np
 import pytest
 
-from janus_jax import cli, hlo, rehearsal, rollout, sharding, supervised
+from janus_jax import cli, hlo, policy, rehearsal, rollout, sharding, supervised
 from janus_jax.batch import Row
 from janus_jax.data import sft
 from janus_jax.density import Sampling
@@ -112,3 +113,11 @@ def test_stage_1():
     with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic
         job.lower()
     assert job.flops > 0
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_scores_in_parts(parts):
+    rows = {"x": np.arange(24.0).reshape(8, 3)}
+    got = policy.in_parts(lambda batch: [batch["x"] * 2, batch["x"].sum(1)], rows, parts)
+    np.testing.assert_array_equal(got[0], rows["x"] * 2)
+    np.testing.assert_array_equal(got[1], rows["x"].sum(1))
