@@ -60,13 +60,15 @@ def of_slice(argv, place: topology.Topology):
     return [f"{argv[0]}:{place.name}", *argv[1:]] if takes else argv
 
 
-def programs_of(config, devices) -> list[program.Program]:
+def programs_of(config, place: topology.Topology) -> list[program.Program]:
     """All programs of the job that a configuration describes."""
+    devices = topology.devices(place)
     if "buckets" in config:
         return supervised.programs(config, sharding.mesh_of(config.mesh, devices))
+    own = topology.devices(topology.machine(place))
     if "prompts_per_step" in config:
-        return rehearsal.reinforcement(config, devices)
-    return rehearsal.generation(config, devices)
+        return rehearsal.reinforcement(config, devices, own)
+    return rehearsal.generation(config, own)
 
 
 def measure(job: program.Program, hbm: int, options: dict) -> dict:
@@ -154,9 +156,8 @@ def main(argv):
     reports = []
     for place in places:
         config, _ = cli.parse_config(of_slice(rest, place), __doc__, workdir=False)
-        devices = topology.devices(place)
         try:
-            jobs = programs_of(config, devices)
+            jobs = programs_of(config, place)
         except AttributeError as error:
             raise UserError(f"{args.config} describes no job: {error}") from error
         rows = [measure(job, place.hbm, QUICK if args.quick else {}) for job in jobs]

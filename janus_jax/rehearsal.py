@@ -14,7 +14,6 @@ from janus_jax.models import flops
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
 from janus_jax.models.llama import CACHE_NAMES, init_cache
 from janus_jax.program import Program, placed
-from janus_jax.topology import of_process
 
 # Tokens of the texts between pictures in Janus-Pro's vocabulary, and of what stands around a prompt.
 THINK, NEXT = 12, 11
@@ -41,14 +40,13 @@ def model_of(config) -> Janus:
         raise UserError(f"{error}: set --config.preset") from error
 
 
-def local_mesh(devices, tensor: int) -> jax.sharding.Mesh:
-    """The mesh that the first process draws on."""
-    mine = of_process(devices)
-    if len(mine) % tensor:
+def local_mesh(own, tensor: int) -> jax.sharding.Mesh:
+    """The mesh that a process draws on; own: its devices."""
+    if len(own) % tensor:
         raise UserError(
-            f"a process has {len(mine)} devices, which do not divide by tensor = {tensor}: change --config.mesh"
+            f"a process has {len(own)} devices, which do not divide by tensor = {tensor}: change --config.mesh"
         )
-    return sharding.make_mesh(len(mine) // tensor, 1, tensor, devices=mine)
+    return sharding.make_mesh(len(own) // tensor, 1, tensor, devices=own)
 
 
 def drawing(model: Janus, sampling: Sampling, mesh, rows: int, rounds: int, prompt: int, beside) -> list[Program]:
@@ -130,10 +128,11 @@ def drawing(model: Janus, sampling: Sampling, mesh, rows: int, rounds: int, prom
         ),
         *(
             [
+                one("keep all rows", sample.keep_rows, (painter, shape(jnp.int32, painted)), {"cache": painter}, 0),
                 one(
-                    "keep rows",
-                    sample.take_rows,
-                    (painter, shape(jnp.int32, painted)),
+                    "keep half of them",
+                    sample.fewer_rows,
+                    (painter, shape(jnp.int32, painted // 2)),
                     {"cache": painter},
                     0,
                 ),
@@ -163,21 +162,21 @@ def _cache(cfg, mesh, rows, slots):
     return shapes.replace(**{name: place(name) for name in fields})
 
 
-def generation(config, devices) -> list[Program]:
+def generation(config, own) -> list[Program]:
     """Of janus_jax.generate: drawing alone, on the devices of one process. config: preset, model, mesh (its tensor
     counts), prompt_tokens, batch (trajectories at a time), rounds, cfg_weight, max_reason_tokens."""
     sampling = Sampling(cfg_weight=config.cfg_weight, max_reason_tokens=config.max_reason_tokens)
-    mesh = local_mesh(devices, config.mesh[2])
+    mesh = local_mesh(own, config.mesh[2])
     return drawing(model_of(config), sampling, mesh, config.batch, config.rounds, config.prompt_tokens, {})
 
 
-def reinforcement(config, devices) -> list[Program]:
-    """Of janus_jax.train_rl: drawing on the devices of one process, with the training state and the reference beside
-    it; the reference's log-probabilities; the policy-gradient step."""
+def reinforcement(config, devices, own) -> list[Program]:
+    """Of janus_jax.train_rl: drawing on the devices of one process (own), with the training state and the reference
+    beside it; the reference's log-probabilities; the policy-gradient step."""
     model, mesh = model_of(config), sharding.mesh_of(config.mesh, devices)
     cfg, sampling = model.cfg, policy.sampling_of(config)
     rows = config.prompts_per_step * config.group
-    processes = len({device.process_index for device in devices})
+    processes = len(devices) // len(own)
     if config.prompts_per_step % processes:
         raise UserError(
             f"{config.prompts_per_step} prompts per step do not divide over {processes} processes: change "
@@ -196,12 +195,12 @@ def reinforcement(config, devices) -> list[Program]:
     needed = [sum(flops.scored(cfg, batch, trained) for batch in batches) for trained in (False, True)]
     batches = placed(batches, programs.by_row)
     trained = {"parameters": state.params, "optimizer": state.opt_state}
-    own = rows // processes
+    share = rows // processes
     rolled = drawing(
         model,
         sampling,
-        local_mesh(devices, mesh.shape["tensor"]),
-        min(own, config.rollout_rows or own),
+        local_mesh(own, mesh.shape["tensor"]),
+        min(share, config.rollout_rows or share),
         config.rounds,
         config.prompt_tokens,
         {"parameters": (state.params, reference), "optimizer": state.opt_state},

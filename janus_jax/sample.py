@@ -186,10 +186,26 @@ def speak(
     return cache, ids, logps, p_yes
 
 
-@jax.jit
 def take_rows(cache: Cache, rows) -> Cache:
-    """The cache of some rows i32[N], in that order; rows may repeat."""
+    """The cache of some rows i32[N], in that order; rows may repeat. The cache given is given away."""
+    return (keep_rows if len(rows) == cache.k.shape[1] else fewer_rows)(cache, rows)
+
+
+@jax.jit
+def fewer_rows(cache: Cache, rows) -> Cache:
+    """`take_rows` for any number of rows."""
     return cache.replace(k=cache.k[:, rows], v=cache.v[:, rows], mask=cache.mask[rows], count=cache.count[rows])
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def keep_rows(cache: Cache, rows) -> Cache:
+    """`take_rows` for as many rows as there are, in place: a layer at a time, where a second cache might not fit."""
+
+    def layer(i, keys_and_values):
+        return jax.tree.map(lambda x: x.at[i].set(x[i][rows]), keys_and_values)
+
+    k, v = jax.lax.fori_loop(0, cache.k.shape[0], layer, (cache.k, cache.v))
+    return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -135,6 +135,9 @@ def devices(topology: Topology) -> list:
         raise UserError(f"libtpu does not make a slice {topology}: {reason}; choose another shape") from error
 
 
-def of_process(devices, process: int = 0) -> list:
-    """The devices that one process of the slice holds."""
-    return [device for device in devices if device.process_index == process]
+def machine(topology: Topology) -> Topology:
+    """One machine of a topology, as a slice of its own: on a part of a slice whose chips are not all connected with
+    each other (v5e) the compiler makes no program."""
+    whole = math.prod(topology.host) >= math.prod(topology.shape)
+    shape = topology.shape if whole else topology.host[: len(topology.shape)]
+    return Topology(topology.chip, shape)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from janus_jax import cli, compile, hlo, program, rehearsal, sharding, supervised, topology
+from janus_jax import cli, compile, hlo, program, sharding, supervised, topology
 from janus_jax.topology import parse
 
 pytestmark = pytest.mark.aot
@@ -75,7 +75,7 @@ def test_shardings(job, place):
 def test_decoding_gathers_no_parameter():
     """The loop that draws, on one machine of v5e-32 with tensor = 4, as configs/janus_pro_7b_rl.py has it."""
     config = configured("janus_pro_7b_rl", "v5e-32")
-    jobs = rehearsal.reinforcement(config, topology.devices(parse("v5e-32")))
+    jobs = compile.programs_of(config, parse("v5e-32"))
     draw = next(job for job in jobs if job.name == "draw")
     text = draw.lower().compile(compiler_options=compile.QUICK).as_text()
     assert not hlo.gathered(text, least=4096 * 1024)

@@ -148,3 +148,23 @@ def test_muon_steps_along_the_polar_factor_at_adamws_size():
     assert np.abs(updates["gen_head"]["bias"]) == pytest.approx(np.full(8, 0.5 * (1 + 0.09 / 0.19)), rel=1e-3)
     with pytest.raises(ValueError, match="neither"):
         optim.named("lion", lambda step: 0.5, params)
+
+
+def test_moments_kept_in_bfloat16():
+    """The first update is that of f32 moments exactly, which start from zero; later ones are rounded once a step."""
+    params = {"w": jnp.linspace(-1, 1, 64, dtype=jnp.float32)}
+    plain = optim.adamw(lambda _: 1e-2)
+    txs = plain, optim.stored_as("bfloat16", plain)
+    states = [tx.init(params) for tx in txs]
+    assert {x.dtype for x in jax.tree.leaves(states[1]) if x.shape} == {jnp.dtype("bfloat16")}
+    rng = np.random.default_rng(0)
+    for step in range(5):
+        grads = {"w": jnp.asarray(rng.normal(size=64), jnp.float32)}
+        with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic
+            (one, states[0]), (two, states[1]) = (
+                tx.update(grads, state, params) for tx, state in zip(txs, states, strict=True)
+            )
+        np.testing.assert_allclose(two["w"], one["w"], atol=0 if step == 0 else 2e-4)
+    assert optim.stored_as("float32", plain) is plain
+    with pytest.raises(ValueError, match="float16"):
+        optim.stored_as("float16", plain)

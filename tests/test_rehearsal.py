@@ -1,9 +1,10 @@
 """Programs from shapes alone: what they are called with is what the jobs call them with."""
 
 import jax
+import numpy as np
 import pytest
 
-from janus_jax import cli, hlo, rehearsal, rollout, sharding, supervised
+from janus_jax import cli, hlo, policy, rehearsal, rollout, sharding, supervised
 from janus_jax.batch import Row
 from janus_jax.data import sft
 from janus_jax.density import Sampling
@@ -30,7 +31,7 @@ def rl(**changes):
 
 
 def test_stage_2():
-    jobs = rehearsal.reinforcement(rl(), jax.devices())
+    jobs = rehearsal.reinforcement(rl(), jax.devices(), jax.devices())
     names = [job.name for job in jobs]
     assert names[:5] == ["prefill prompts", "draw", "VQ decode", "judge: look", "judge: speak"]
     assert names[-2:] == ["reference", "train step"]
@@ -47,7 +48,11 @@ def test_stage_2():
 
 def test_a_chunk_of_a_rollout_has_a_smaller_cache():
     whole, part = (
-        next(job for job in rehearsal.reinforcement(rl(rollout_rows=rows), jax.devices()) if job.name == "draw")
+        next(
+            job
+            for job in rehearsal.reinforcement(rl(rollout_rows=rows), jax.devices(), jax.devices())
+            if job.name == "draw"
+        )
         for rows in (0, 4)
     )
     assert bytes_per_device(whole.holds["cache"]) == pytest.approx(2 * bytes_per_device(part.holds["cache"]), rel=0.01)
@@ -55,7 +60,7 @@ def test_a_chunk_of_a_rollout_has_a_smaller_cache():
 
 def test_what_cannot_be_rehearsed():
     with pytest.raises(UserError, match="preset"):
-        rehearsal.reinforcement(rl(preset=""), jax.devices())
+        rehearsal.reinforcement(rl(preset=""), jax.devices(), jax.devices())
     with pytest.raises(UserError, match="do not divide by tensor = 3"):
         rehearsal.local_mesh(jax.devices(), 3)
 
@@ -108,3 +113,11 @@ def test_stage_1():
     with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic
         job.lower()
     assert job.flops > 0
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_scores_in_parts(parts):
+    rows = {"x": np.arange(24.0).reshape(8, 3)}
+    got = policy.in_parts(lambda batch: [batch["x"] * 2, batch["x"].sum(1)], rows, parts)
+    np.testing.assert_array_equal(got[0], rows["x"] * 2)
+    np.testing.assert_array_equal(got[1], rows["x"].sum(1))

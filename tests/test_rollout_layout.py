@@ -87,3 +87,15 @@ def test_the_cast_changes_no_number(dtype):
     jax.tree.map(np.testing.assert_array_equal, numbers(cast), numbers(params))
     stored = {leaf.dtype for leaf in jax.tree.leaves(cast["llama"]["layers"]["mlp"])}
     assert stored == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("rows", [[3, 3, 0, 1], [0, 1, 2, 3], [2, 1], [1, 1, 1, 0, 2]])
+def test_rows_of_a_cache(rows):
+    """In place or not: keys, values, mask and count of the rows that are asked for."""
+    rng = np.random.default_rng(0)
+    cache = init_cache(CFG.llama, 4, 6)
+    drawn = {name: rng.normal(size=cache.k.shape).astype(np.float32) for name in ("k", "v")}
+    drawn |= {"mask": rng.random((4, 6)) < 0.5, "count": np.arange(4, dtype=np.int32)}
+    taken = sample.take_rows(cache.replace(**jax.tree.map(jnp.asarray, drawn)), np.array(rows, np.int32))
+    for name, axis in (("k", 1), ("v", 1), ("mask", 0), ("count", 0)):
+        np.testing.assert_array_equal(getattr(taken, name), np.take(drawn[name], rows, axis))

@@ -43,6 +43,10 @@ def test_a_machine_of_a_slice():
     assert Topology("v5e", (4, 4)).host == (2, 2, 1)
     assert Topology("v6e", (1, 1)).host == (1, 1, 1)
     assert Topology("v5p", (2, 2, 4)).host == (2, 2, 1)
+    assert topology.machine(parse("v5e-32")) == parse("v5e:2x2")
+    assert topology.machine(parse("v5p-16@2")) == parse("v5p:2x2x1")
+    assert topology.machine(parse("v5e-1")) == parse("v5e:1x1")
+    assert topology.machine(parse("v6e-8")) == parse("v6e:2x4")
 
 
 def test_without_libtpu(monkeypatch):
