@@ -209,6 +209,11 @@ class Runner:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._pass_on)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal arrived."""
+        return self._stop
+
     def _pass_on(self, number, frame):
         self._stop = True
         for process in tuple(self._processes):
@@ -264,6 +269,8 @@ def unchanged(path: Path, line: list[str]) -> None:
 
 def carry_out(config, workdir: Path, rows: dict, run: Runner, lock, name: str, seed: int) -> bool:
     """Trains and evaluates one run, as far as that has not been done: whether it came to its end."""
+    if run.stopped:  # what has not begun leaves no trace
+        return False
     row, log = rows[name], workdir / f"{name}-{seed}.log"
     if row["train"]:
         line = training(workdir, rows, name, seed)

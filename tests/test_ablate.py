@@ -198,6 +198,21 @@ def test_cores_are_shared(tmp_path):
     assert len(mine) < 2 or (shares[0] | shares[1] == mine and not shares[0] & shares[1])
 
 
+def test_what_has_not_begun_leaves_no_trace(tmp_path, stubbed, monkeypatch):
+    """After a signal another configuration may take the place of the runs that were still to come."""
+    file = tmp_path / "config.py"
+    file.write_text(FILE.format(jobs=1, rows='({"name": "rl", **row, "seeds": 3},)'))
+
+    def stopping(run, line, log):
+        run._stop = True
+        return False
+
+    monkeypatch.setattr(ablate.Runner, "__call__", stopping)
+    with pytest.raises(SystemExit, match="143"):
+        ablate.main(["--config", str(file), "--workdir", str(tmp_path / "w")])
+    assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["rl-0.training"]
+
+
 def test_a_changed_configuration_is_refused(tmp_path, stubbed):
     file = tmp_path / "config.py"
     file.write_text(FILE.format(jobs=1, rows='({"name": "rl", **row},)'))
