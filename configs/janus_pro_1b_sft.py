@@ -1,12 +1,13 @@
-"""Stage 1 of Janus-Pro-1B: configs/janus_pro_7b_sft.py with the smaller model and its slices. Compiled, not trained.
+"""Stage 1 of Janus-Pro-1B: configs/janus_pro_7b_sft.py with the smaller model and its slices. Not trained yet.
 
-    python -m janus_jax.compile --config configs/janus_pro_1b_sft.py --topology v6e-1,v5e-4
+    python -m janus_jax.compile --config configs/janus_pro_1b_sft.py --topology v5e-4,v5p-8
     python -m janus_jax.convert --src Janus-Pro-1B --dst runs/janus1b --to own
     python -m janus_jax.cache_labels --checkpoint runs/janus1b --labels labels.jsonl --images FOLDER \\
         --out runs/labels1b.npz
-    python -m janus_jax.train_sft --config configs/janus_pro_1b_sft.py:v6e-1 --workdir runs/janus1b_sft
+    python -m janus_jax.train_sft --config configs/janus_pro_1b_sft.py:v5e-4 --workdir runs/janus1b_sft
 
-On one v6e chip AdamW's moments are kept in bfloat16; everywhere else they are f32.
+One v6e chip is too small as this stands, with AdamW's moments in bfloat16 too: 37.5 GiB of 31.25. The other slices have
+not been compiled yet.
 """
 
 from importlib import util
@@ -23,7 +24,7 @@ SLICES = {
 }
 
 
-def get_config(slice_name: str = "v6e-1"):
+def get_config(slice_name: str = "v5e-4"):
     spec = util.spec_from_file_location("janus_pro_7b_sft", Path(__file__).with_name("janus_pro_7b_sft.py"))
     larger = util.module_from_spec(spec)
     spec.loader.exec_module(larger)

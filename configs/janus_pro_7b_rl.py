@@ -1,5 +1,6 @@
 """Stage 2 of Janus-Pro-7B after configs/janus_pro_7b_sft.py, with the paper's objective and settings: up to two rounds,
-128 trajectories a step. Compiled for the slices below, not trained: that needs the model, a judge and the chips.
+128 trajectories a step. Not trained: that needs the model, a judge and the chips. Compiled for v5e-32
+(drawing 15.44 GiB of 15.75 per chip, the training step 9.71), for the other slices not yet.
 
     python -m janus_jax.compile --config configs/janus_pro_7b_rl.py --topology v5e-32,v5p-16
     python -m janus_jax.train_rl --config configs/janus_pro_7b_rl.py:v5p-16 --workdir runs/janus7b_rl \\

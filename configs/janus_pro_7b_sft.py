@@ -1,5 +1,6 @@
 """Stage 1 of Janus-Pro-7B on the released weights and label files, with the paper's settings (batch 128, 50,000 steps).
-Compiled for the slices below, not trained: that needs the data and the chips.
+Compiled for v5e-16 (15.48 GiB of 15.75 per chip) and v5p-8 (64.84 of 95.74), for the other slices not yet; not trained:
+that needs the data and the chips.
 
     python -m janus_jax.compile --config configs/janus_pro_7b_sft.py --topology v5e-16,v5p-8
     python -m janus_jax.convert --src Janus-Pro-7B --dst runs/janus7b --to own

@@ -48,8 +48,10 @@ class Collective(NamedTuple):
 def collectives(text: str, unknown: int = 1) -> dict[str, Collective]:
     """{kind: Collective} of a program's text; asynchronous ones are counted where they start."""
     totals = {}
-    for op, types, times in _run(text, unknown):
+    for op, types, times, inside in _run(text, unknown):
         kind = op.opcode.removesuffix("-start")
+        if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):
+            kind = "reduce-scatter"  # how the compiler for TPUs writes it: a sum, and a slice of it, as one
         if kind in KINDS:
             sent, got = sum(size_of(types.get(name, "")) for name in op.operands), size_of(op.type)
             if op.opcode.endswith("-start") and got > sent:
@@ -63,7 +65,7 @@ def flops(text: str, unknown: int = 1) -> int:
     """Multiplications and additions in matrix products and convolutions, on one device. Kernels (custom calls) are not
     seen."""
     total = 0
-    for op, types, times in _run(text, unknown):
+    for op, types, times, _ in _run(text, unknown):
         if op.opcode == "dot":
             axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)[1]
             left = _arrays(types[op.operands[0]])[0][1]
@@ -78,7 +80,7 @@ def gathered(text: str, least: int = 1) -> list[str]:
     """The types of arrays of at least so many elements that are all-gathered, inside loops or not."""
     return [
         op.type
-        for op, _, _ in _run(text, 1)
+        for op, _, _, _ in _run(text, 1)
         if op.opcode.startswith("all-gather")
         and not op.opcode.endswith("-done")
         and max(math.prod(shape) for _, shape in _arrays(op.type)) >= least
@@ -132,14 +134,14 @@ def _balanced(rest):
     raise ValueError(f"unbalanced HLO: {rest[:80]}")
 
 
-def _run(text, unknown) -> Iterator[tuple[Op, dict[str, str], int]]:
-    """(instruction, the types of its computation's names, how often it runs), for all that run."""
+def _run(text, unknown) -> Iterator[tuple[Op, dict[str, str], int, str]]:
+    """(instruction, the types of its computation's names, how often it runs, its computation), for all that run."""
     found, entry = computations(text)
 
     def visit(name, times):
         types = {op.name: op.type for op in found[name]}
         for op in found[name]:
-            yield op, types, times
+            yield op, types, times, name
             again = times * (_trips(op, found) or unknown) if op.opcode == "while" else times
             for group in re.findall(CALLS, op.attributes):
                 for callee in re.findall(r"[\w.\-]+", group):

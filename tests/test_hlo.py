@@ -84,6 +84,15 @@ def test_a_loop_that_counts(step, times):
     assert hlo.collectives(text, unknown=80)["all-gather"].count == times
 
 
+def test_a_sum_that_is_scattered():
+    """The compiler for TPUs writes it as a fusion of an all-reduce and a slice."""
+    text = KNOWN.replace("%fused", "%all-reduce-scatter.1").replace(
+        "ROOT %product", "%all = f32[8,512]{1,0} all-reduce(%p), to_apply=%sum\n  ROOT %product"
+    )
+    found = hlo.collectives(text)
+    assert found["reduce-scatter"].count == 48 and found["all-reduce"].count == 1
+
+
 def test_products_inside_fusions_and_outside():
     assert hlo.flops(KNOWN) == 24 * 2 * 8 * 64 * 128 + 2 * 8 * 8 * 128
 
