@@ -20,7 +20,7 @@ STEPS = {
     "warmup": 3,
     "turn_step": 10,
 }
-THREE = {**STEPS, "credit": "trajectory", "rounds": 3}
+WHOLE = {**STEPS, "credit": "trajectory", "rounds": 2}
 
 
 def get_config():
@@ -32,14 +32,14 @@ def get_config():
     config.rows = (
         {"name": "sft", "train": SFT, "set": SHORT, "seeds": 3},
         {"name": "own_prompt", "train": RL, "set": STEPS, "seeds": 3},
-        {"name": "trajectory", "train": RL, "set": THREE, "seeds": 3},
-        {"name": "improvement", "train": RL, "set": {**THREE, "credit": "improvement"}, "seeds": 3},
+        {"name": "trajectory", "train": RL, "set": WHOLE, "seeds": 3},
+        {"name": "improvement", "train": RL, "set": {**WHOLE, "credit": "improvement"}, "seeds": 3},
         {"name": "best_of_3", "set": {"init": "@sft"}, "best_of": 3},
         {"name": "sft_draw_only", "train": SFT, "set": {**SHORT, "shares": "(1,0,0,0)"}},
         {"name": "sft_judge_and_redraw", "train": SFT, "set": {**SHORT, "shares": "(0,10,15,0)"}},
         {"name": "released_log_probs", "train": RL, "set": {**STEPS, "released": True}},
-        {"name": "rloo", "train": RL, "set": {**THREE, "estimator": "rloo"}},
-        {"name": "dr_grpo", "train": RL, "set": {**THREE, "estimator": "dr_grpo"}},
-        {"name": "ppo", "train": RL, "set": {**THREE, "estimator": "ppo"}},
+        {"name": "rloo", "train": RL, "set": {**WHOLE, "estimator": "rloo"}},
+        {"name": "dr_grpo", "train": RL, "set": {**WHOLE, "estimator": "dr_grpo"}},
+        {"name": "ppo", "train": RL, "set": {**WHOLE, "estimator": "ppo"}},
     )
     return config
