@@ -49,29 +49,41 @@ declare -A number=() # of the processes that are left, by process group
 prefixers=()
 send() { # SIGNAL, to what is left
   local group
-  for group in "${!number[@]}"; do kill "-$1" -- "-$group" 2>/dev/null || true; done
+  for group in "${!number[@]}"; do kill "-$1" -- "-$group" || true; done
 }
 trap 'send TERM' TERM INT
+
+# Bash has lines of its own about jobs that were killed, which name no process: ours do.
+exec 3>&2 2>/dev/null
+say() { printf 'local_pod.sh: %s\n' "$*" >&3; }
 
 set -m # a process group each: a signal from the terminal reaches them once, through us
 for ((index = 0; index < count; index++)); do
   # a progress bar's returns become lines, or it would be seen at its end only
   exec {out}> >(trap '' TERM INT && stdbuf -oL tr '\r' '\n' | sed -u "/^$/d; s/^/[$index] /")
   prefixers+=("$!")
-  JAX_PROCESS_ID="$index" "$@" >&"$out" 2>&1 &
+  JAX_PROCESS_ID="$index" "$@" >&"$out" 2>&1 3>&- &
   number[$!]="$index"
   exec {out}>&-
 done
 
 result=0 reaper=""
 while ((${#number[@]})); do
-  status=0 gone=""
-  # bash's own line about a killed job names no process: ours does
-  wait -n -p gone "${!number[@]}" 2>/dev/null || status=$?
-  if [[ -z "${gone:-}" ]]; then continue; fi # a signal to us ended the wait
+  gone=""
+  # Looked for, not waited for: `wait -n` does not know one that was gone before it was called.
+  for group in "${!number[@]}"; do
+    if ! kill -0 "$group"; then gone="$group"; fi
+  done
+  if [[ -z "$gone" ]]; then
+    sleep 0.2 &
+    wait "$!" || true # a signal to us ends this at once
+    continue
+  fi
+  status=0
+  wait "$gone" || status=$?
   index="${number[$gone]}"
   unset "number[$gone]"
-  kill -KILL -- "-$gone" 2>/dev/null || true # what it left behind
+  kill -KILL -- "-$gone" || true # what it left behind
   if ((status && !result)); then
     result="$status"
     say "process $index of $count $(how "$status"); ending the other ${#number[@]}"
@@ -83,6 +95,8 @@ while ((${#number[@]})); do
     reaper="$!"
   fi
 done
-if [[ -n "$reaper" ]]; then kill -KILL -- "-$reaper" 2>/dev/null || true; fi
+if [[ -n "$reaper" ]]; then
+  kill -KILL -- "-$reaper" || true
+fi
 wait "${prefixers[@]}" || true # their last lines
 exit "$result"
