@@ -59,7 +59,7 @@ def unpack(packed, prompts, samples: int, processor) -> list[Trajectory]:
 
 def form_of(rounds: int, reason_tokens: int, codes: int, size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of one row; size: (width, height) of a picture."""
-    R, M, I, (w, h) = rounds, reason_tokens, codes, size  # noqa: E741
+    R, M, I, (w, h) = rounds, reason_tokens, codes, size
 
     def form(dtype, *shape):
         return jax.ShapeDtypeStruct(shape, dtype)
