@@ -13,14 +13,14 @@ not been compiled yet.
 from importlib import util
 from pathlib import Path
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept
+# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept, and gradients
 SLICES = {
-    "v6e-1": ((1, 1, 1), 16, "bfloat16"),
-    "v5e-4": ((1, 4, 1), 4, "float32"),
-    "v4-8": ((1, 4, 1), 4, "float32"),
-    "v5p-8": ((1, 4, 1), 1, "float32"),
-    "v6e-4": ((1, 4, 1), 1, "float32"),
-    "tpu7x-8": ((1, 8, 1), 1, "float32"),
+    "v6e-1": ((1, 1, 1), 8, "bfloat16", "bfloat16"),
+    "v5e-4": ((1, 4, 1), 4, "float32", "float32"),
+    "v4-8": ((1, 4, 1), 4, "float32", "float32"),
+    "v5p-8": ((1, 4, 1), 1, "float32", "float32"),
+    "v6e-4": ((1, 4, 1), 1, "float32", "float32"),
+    "tpu7x-8": ((1, 8, 1), 1, "float32", "float32"),
 }
 
 
@@ -32,5 +32,5 @@ def get_config(slice_name: str = "v5e-4"):
     config.preset = "1b"
     config.init = "runs/janus1b"
     config.cache = "runs/labels1b.npz"
-    config.mesh, config.micro_batches, config.moments = SLICES.get(slice_name, larger.ELSEWHERE)
+    config.mesh, config.micro_batches, config.moments, config.gradients = SLICES.get(slice_name, larger.ELSEWHERE)
     return config

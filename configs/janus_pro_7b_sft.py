@@ -15,16 +15,16 @@ are f32 (`moments` says where they are not).
 from importlib import util
 from pathlib import Path
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept. 16 divides the rows
-# of every bucket, so fsdp x micro_batches must divide 16.
+# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept, and gradients.
+# 16 divides the rows of every bucket, so fsdp x micro_batches must divide 16.
 SLICES = {
-    "v5e-16": ((1, 16, 1), 1, "float32"),
-    "v5p-8": ((1, 4, 1), 1, "float32"),
-    "v6e-8": ((1, 8, 1), 1, "float32"),
-    "v4-16": ((1, 8, 1), 1, "float32"),
-    "tpu7x-8": ((1, 8, 1), 1, "float32"),
+    "v5e-16": ((1, 16, 1), 1, "float32", "float32"),
+    "v5p-8": ((1, 4, 1), 1, "float32", "float32"),
+    "v6e-8": ((1, 8, 1), 1, "float32", "float32"),
+    "v4-16": ((1, 8, 1), 1, "float32", "float32"),
+    "tpu7x-8": ((1, 8, 1), 1, "float32", "float32"),
 }
-ELSEWHERE = ((1, -1, 1), 1, "float32")
+ELSEWHERE = ((1, -1, 1), 1, "float32", "float32")
 
 
 def get_config(slice_name: str = "v5e-16"):
@@ -56,5 +56,5 @@ def get_config(slice_name: str = "v5e-16"):
     config.learning_rate = 2e-5
     config.final_learning_rate = 2e-7
     config.warmup = 1000
-    config.mesh, config.micro_batches, config.moments = SLICES.get(slice_name, ELSEWHERE)
+    config.mesh, config.micro_batches, config.moments, config.gradients = SLICES.get(slice_name, ELSEWHERE)
     return config

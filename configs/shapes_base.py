@@ -37,6 +37,7 @@ def get_config():
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"
     config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory
+    config.gradients = "float32"  # "bfloat16" halves theirs, where the model computes in it
     config.learning_rate = 1e-3
     config.final_learning_rate = 5e-5
     config.warmup = 100

@@ -61,6 +61,7 @@ def get_config():
     config.turn_step = 20
     config.weight_decay = 0.0
     config.moments = "float32"  # of AdamW, how they are kept between steps; "bfloat16" halves their memory
+    config.gradients = "float32"  # "bfloat16" halves theirs, where the model computes in it
     config.clip_norm = 1.0
     config.retention_every = 10  # steps between looks at how well a fixed set is judged; 0 = never
     config.retention_prompts = 48  # two pictures each

@@ -67,6 +67,11 @@ def targets_of(batches) -> list[tuple[str, int, Targets]]:
     ]
 
 
+def singly(batches) -> list[tuple[Batch]]:
+    """A step's batches each alone: the losses of both stages are sums over them."""
+    return [(batch,) for batch in batches]
+
+
 def with_targets(batches, **fields) -> tuple[Batch, ...]:
     """The batches with other values in some fields of their targets: field -> list in the order of `targets_of`."""
     changed = list(batches)

@@ -7,17 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax import local, losses, optim, ppo, rollout, sharding, train_step
-from janus_jax.batch import targets_of, with_targets
+from janus_jax.batch import singly, targets_of, with_targets
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
+from janus_jax.models.janus import cast_params, differentiated
 from janus_jax.models.logps import token_logps
-
-# What the model computes with in f32 whatever its dtype: the norms, the nearest code, the bias of f32 logits. The rest
-# it casts to its dtype before each use; whoever draws thousands of tokens with it does so once.
-CAST_RULES = (
-    (r".*norm[a-z0-9_]*/(scale|bias)|vq/codebook|gen_head/fc2/bias", False),
-    (r".*", True),
-)
 
 PPO = "ppo"  # the estimator that is none of rollout.ESTIMATORS: it credits tokens, not trajectories
 
@@ -96,12 +90,6 @@ def in_parts(function, batches, parts: int):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, cut))
 
 
-def cast_to_draw(params, dtype):
-    """Parameters in the dtype that they are computed in: the same numbers come out."""
-    cast = sharding.match(CAST_RULES, params)
-    return jax.tree.map(lambda x, yes: x.astype(dtype) if yes else x, params, cast)
-
-
 @dataclasses.dataclass(frozen=True)
 class Programs:
     """The jitted programs of stage 2 on a mesh, and where their arguments lie.
@@ -158,6 +146,8 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
         by_row,
         rules=(*ppo.RULES, *sharding.PARAM_RULES) if config.estimator == PPO else sharding.PARAM_RULES,
         prepare=make_prepare(per),
+        parts=singly,
+        computed=differentiated(model, config.get("gradients", "float32")),
         micro_batches=config.micro_batches,
     )
 
@@ -178,7 +168,7 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
     # their results join the batch, whose place the step states
     jitted = (jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))
     drawing = sharding.param_shardings(params, mesh, without=("fsdp",))
-    cast = jax.jit(lambda params: cast_to_draw(params, model.cfg.dtype), out_shardings=drawing)
+    cast = jax.jit(lambda params: cast_params(params, model.cfg.dtype), out_shardings=drawing)
     own = local.mesh(mesh)
 
     def to_draw(params):

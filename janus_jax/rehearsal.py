@@ -11,7 +11,7 @@ from janus_jax import policy, rollout, sample, sharding, tokens
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models import flops
-from janus_jax.models.janus import Janus, JanusConfig, abstract_params
+from janus_jax.models.janus import Janus, JanusConfig, abstract_params, cast_params
 from janus_jax.models.llama import CACHE_NAMES, init_cache
 from janus_jax.program import Program, placed
 
@@ -53,7 +53,7 @@ def drawing(model: Janus, sampling: Sampling, mesh, rows: int, rounds: int, prom
     """What drawing, judging and drawing again `rows` trajectories at a time runs on a mesh. prompt: tokens at most;
     beside: see Program."""
     cfg = model.cfg
-    shapes = jax.eval_shape(lambda params: policy.cast_to_draw(params, cfg.dtype), abstract_params(model))
+    shapes = jax.eval_shape(lambda params: cast_params(params, cfg.dtype), abstract_params(model))
     params = placed(shapes, sharding.param_shardings(shapes, mesh, without=("fsdp",)))
     between = THINK + sampling.max_reason_tokens + NEXT
     I, seen, D = cfg.vq.tokens, cfg.siglip.tokens, cfg.llama.width

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax import cli, density, losses, optim, sharding, train_step
-from janus_jax.batch import GROUPS, targets_of, with_targets
+from janus_jax.batch import GROUPS, singly, targets_of, with_targets
 from janus_jax.data import sft
 from janus_jax.errors import UserError
 from janus_jax.models import flops
-from janus_jax.models.janus import Janus, JanusConfig, abstract_params
+from janus_jax.models.janus import Janus, JanusConfig, abstract_params, differentiated
 from janus_jax.models.logps import token_logps
 from janus_jax.program import Program, placed
 
@@ -100,6 +100,8 @@ def build(config, model: Janus, params, mesh) -> tuple[train_step.Built, jax.sha
         mesh,
         by_row,
         prepare=make_prepare(losses.sft_shares(*config.shares, verdict_share=config.verdict_share)),
+        parts=singly,
+        computed=differentiated(model, config.get("gradients", "float32")),
         micro_batches=config.micro_batches,
     )
     return built, by_row

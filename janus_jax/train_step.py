@@ -87,6 +87,8 @@ def make_train_step(
     trainable,
     *,
     prepare: Callable = lambda batch: batch,
+    parts: Callable = lambda batch: [batch],
+    computed: Callable = lambda params: params,
     micro_batches: int = 1,
     state_shardings=None,
     batch_shardings=None,
@@ -96,8 +98,12 @@ def make_train_step(
     forward(params, batch) -> outputs; loss(outputs, batch) -> (f32[] sum, {name: f32[]}), where metrics are sums too,
     but for those called max_*, which are non-negative maxima.
     prepare(batch) sees the whole batch and may rewrite it (normalised weights, say).
+    parts(batch) -> what the prepared batch consists of, whose losses add up to its own: their gradients are taken one
+    after the other and summed, so that only one's activations and gradient are held at a time.
+    computed(params) -> the trainable parameters as they are computed with, once per step (cast, say): the gradient is
+    taken with respect to these, and summed over parts and micro-batches, in their dtypes.
     trainable: a tree of bools like params; the rest gets no gradient, is not updated and is bit for bit unchanged.
-    micro_batches: the batch's leading axis is cut into that many parts, whose gradients are summed.
+    micro_batches: each part's leading axis is cut into that many, whose gradients are summed.
     state_shardings, batch_shardings: NamedShardings for the mesh in use, a tree like TrainState and a prefix of the
     batch; metrics come back replicated. Without them everything stays where it is (one device).
     Metrics: the loss's own, "loss", "grad_norm", "update_norm", and "skipped" (1 where a non-finite gradient
@@ -111,25 +117,27 @@ def make_train_step(
     def step(state: TrainState, batch):
         batch = prepare(batch)
         kept, frozen = split(state.params, trainable)
-        gradient = jax.grad(objective, has_aux=True)
-        if micro_batches == 1:
-            grads, metrics = gradient(kept, frozen, batch)
-        else:
-            parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+        used = computed(kept)
 
-            def accumulate(total, part):
-                grads, metrics = gradient(kept, frozen, part)
-                combined = {
-                    name: (jnp.maximum if name.startswith("max_") else jnp.add)(total[1][name], metric)
-                    for name, metric in metrics.items()
-                }
-                return (jax.tree.map(jnp.add, total[0], grads), combined), None
+        def add(total, batch):
+            grads, metrics = jax.grad(objective, has_aux=True)(used, frozen, batch)
+            if total is None:
+                return grads, metrics
+            return jax.tree.map(jnp.add, total[0], grads), _joined(total[1], metrics)
 
-            zero = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype),
-                jax.eval_shape(gradient, kept, frozen, jax.tree.map(lambda x: x[0], parts)),
-            )
-            (grads, metrics), _ = jax.lax.scan(accumulate, zero, parts)
+        total = None
+        for part in parts(batch):
+            # Without this the compiler holds the gradients of all parts until it has the last.
+            total, part = jax.lax.optimization_barrier((total, part))
+            if micro_batches == 1:
+                total = add(total, part)
+                continue
+            cut = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), part)
+            shapes = jax.eval_shape(add, total, jax.tree.map(lambda x: x[0], cut))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            start = zeros if total is None else (total[0], zeros[1] | total[1])
+            total, _ = jax.lax.scan(lambda total, batch: (add(total, batch), None), start, cut)
+        grads, metrics = jax.tree.map(lambda grad, x: grad.astype(x.dtype), total[0], kept), total[1]
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         updates, opt_state = tx.update(grads, state.opt_state, kept)
@@ -150,6 +158,14 @@ def make_train_step(
         replicated = jax.sharding.NamedSharding(jax.tree.leaves(state_shardings)[0].mesh, jax.sharding.PartitionSpec())
         shardings = {"in_shardings": (state_shardings, batch_shardings), "out_shardings": (state_shardings, replicated)}
     return jax.jit(step, donate_argnums=0, **shardings)
+
+
+def _joined(first, second):
+    """The metrics of two parts of a batch as those of both."""
+    return first | {
+        name: (jnp.maximum if name.startswith("max_") else jnp.add)(first[name], x) if name in first else x
+        for name, x in second.items()
+    }
 
 
 MOST_SKIPPED = 10  # updates in a row
@@ -189,11 +205,10 @@ def build(
     batch_shardings,
     *,
     rules=sharding.PARAM_RULES,
-    prepare: Callable = lambda batch: batch,
-    micro_batches: int = 1,
+    **settings,
 ) -> Built:
     """`make_train_step` with all that lies around it, for parameters like `params` (arrays, or their shapes) on a mesh
-    in the context; rules: see abstract_state."""
+    in the context; rules: see abstract_state; settings: prepare, parts, computed, micro_batches."""
 
     def initial(params):
         # a copy: the state's buffers are donated from step to step, and the parameters given may live on elsewhere
@@ -206,9 +221,8 @@ def build(
         loss,
         tx,
         trainable,
-        prepare=prepare,
-        micro_batches=micro_batches,
         state_shardings=shardings,
         batch_shardings=batch_shardings,
+        **settings,
     )
     return Built(step, jax.jit(initial, out_shardings=shardings), abstract)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from janus_jax import hlo, policy, sample, sharding
+from janus_jax import hlo, sample, sharding
 from janus_jax.density import Sampling
-from janus_jax.models.janus import Janus, JanusConfig, abstract_params, init_params
+from janus_jax.models.janus import Janus, JanusConfig, abstract_params, cast_params, init_params
 from janus_jax.models.llama import init_cache
 from janus_jax.program import placed
 
@@ -67,7 +67,7 @@ def test_the_cast_changes_no_number(dtype):
     params = init_params(model, jax.random.key(0))
     # norms that are not all one, which bf16 could hold
     params = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(1), x.shape), params)
-    cast = policy.cast_to_draw(params, model.cfg.dtype)
+    cast = cast_params(params, model.cfg.dtype)
     rng = np.random.default_rng(0)
     ids = jnp.asarray(rng.integers(0, 256, (2, 5)), jnp.int32)
     codes = jnp.asarray(rng.integers(0, CFG.vq.codebook_size, (2, CFG.vq.tokens)), jnp.int32)

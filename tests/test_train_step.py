@@ -17,6 +17,8 @@ from test_batch import EOS, MODEL, NO, PAD, SEES, YES, I, codes, params, picture
 from janus_jax import losses, sharding, tokens
 from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT, Row, collate
 from janus_jax.density import Sampling
+from janus_jax.errors import UserError
+from janus_jax.models.janus import Janus, differentiated
 from janus_jax.models.logps import token_logps
 from janus_jax.train_step import abstract_state, build, init_state, make_train_step, merge, split, trainable_leaves
 
@@ -135,6 +137,70 @@ def test_accumulation_is_one_big_batch():
     text = sft_batch().text
     per_part = [float(w.sum()) for w in np.split(text.weight, parts)]
     assert len(set(per_part)) > 1
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_parts_add_up(micro_batches):
+    """Two parts of a batch with other metrics each: sums are added, maxima taken, and what one part has alone stays."""
+    first, second = np.arange(8.0, dtype=np.float32).reshape(4, 2), np.full((2, 2), 3.0, np.float32)
+    sgd, w = optax.sgd(1.0, momentum=0.9), np.array([1.0, -2.0], np.float32)
+
+    def loss(outputs, batch):
+        (name,) = batch
+        return jnp.sum(outputs), {
+            f"only_{name}": jnp.sum(outputs),
+            "max_seen": jnp.max(outputs),
+            "all": jnp.sum(outputs),
+        }
+
+    def forward(params, batch):
+        return jnp.square(jnp.sum(jnp.stack(list(batch.values())) * params["w"][None, None], axis=-1))
+
+    def parts(batch):
+        return [{name: rows} for name, rows in batch.items()]
+
+    step = make_train_step(forward, loss, sgd, {"w": True}, parts=parts, micro_batches=micro_batches)
+    state, metrics = step(init_state({"w": jnp.asarray(w)}, sgd, {"w": True}), {"a": first, "b": second})
+    rows = np.concatenate([first, second])
+    grad = (2 * (rows @ w)[:, None] * rows).sum(0)
+    np.testing.assert_allclose(state.params["w"], w - grad, rtol=1e-6)
+    squares = np.square(first @ w), np.square(second @ w)
+    assert metrics["only_a"] == squares[0].sum() and metrics["only_b"] == squares[1].sum()
+    assert metrics["loss"] == metrics["all"] == squares[0].sum() + squares[1].sum()
+    assert metrics["max_seen"] == max(square.max() for square in squares)
+    assert metrics["grad_norm"] == pytest.approx(np.linalg.norm(grad), rel=1e-6)
+
+
+def test_gradients_in_bfloat16():
+    """With respect to parameters cast once: what casting them before each use gives, rounded; the state stays f32."""
+    model = Janus(MODEL.cfg.changed({"dtype": "bfloat16"}))
+
+    def one(gradients):
+        step = make_train_step(
+            lambda params, batch: token_logps(model, params, batch, PLAIN),
+            sft_loss,
+            SGD,
+            trainable(),
+            prepare=sft_prepare,
+            computed=differentiated(model, gradients),
+            micro_batches=2,
+        )
+        with jax.numpy_dtype_promotion("standard"):  # jax.nn.dot_product_attention's own gradient asks for it
+            state, metrics = step(fresh(SGD), sft_batch())
+        assert {leaf.dtype.name for leaf in jax.tree.leaves((state.params, state.opt_state))} == {"float32"}
+        return state.opt_state[0].trace, metrics
+
+    (expected, exact), (got, metrics) = one("float32"), one("bfloat16")
+    assert metrics["loss"] == exact["loss"]
+    for (path, a), (_, b) in zip(sharding.paths(got), sharding.paths(expected), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert np.linalg.norm(a - b) <= 2**-6 * np.linalg.norm(b) + 1e-6, path
+    assert any(
+        np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True)
+    )
+    for wrong in (lambda: differentiated(MODEL, "bfloat16"), lambda: differentiated(model, "float16")):
+        with pytest.raises(UserError, match="--config.gradients"):
+            wrong()
 
 
 def test_frozen_leaves_are_bit_identical_and_cost_the_optimizer_nothing():

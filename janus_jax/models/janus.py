@@ -225,6 +225,37 @@ class Janus(nn.Module):
         return self.gen_head(hidden)
 
 
+# What the model computes with in f32 whatever its dtype: the norms, the nearest code, the bias of f32 logits. The rest
+# it casts to its dtype before each use; whoever draws thousands of tokens with it does so once.
+CAST_RULES = (
+    (r".*norm[a-z0-9_]*/(scale|bias)|vq/codebook|gen_head/fc2/bias", False),
+    (r".*", True),
+)
+
+
+def cast_params(params, dtype):
+    """Parameters (or some of them) in the dtype that they are computed in: the same numbers come out."""
+    cast = sharding.match(CAST_RULES, params)
+    return jax.tree.map(lambda x, yes: x.astype(dtype) if yes else x, params, cast)
+
+
+def differentiated(model: Janus, gradients: str):
+    """For train_step's `computed`: what gradients in "float32" or in "bfloat16" are taken with respect to.
+
+    bfloat16: parameters cast once per step, not before each use. A matrix's gradient is computed in bfloat16 either
+    way, as its factors are; held and summed so it takes half the memory, and each sum over micro-batches is rounded
+    to 8 bits. Raises UserError for another dtype, and where the model computes in f32.
+    """
+    if gradients == "float32":
+        return lambda params: params
+    if gradients != "bfloat16" or model.cfg.dtype != jnp.bfloat16:
+        raise UserError(
+            f"gradients in {gradients!r} of a model that computes in {jnp.dtype(model.cfg.dtype).name}: set "
+            "--config.gradients to 'float32', or to 'bfloat16' with --config.model.dtype='bfloat16'"
+        )
+    return lambda params: cast_params(params, jnp.bfloat16)
+
+
 def _init(model: Janus, key: Array, dtype):
     cfg = model.cfg
     sizes = cfg.vq.image_size, cfg.siglip.image_size
