@@ -86,8 +86,7 @@ def in_parts(function, batches, parts: int):
     """function(batches), rows in and rows out, one part of the rows after another, as a step's micro-batches are."""
     if parts == 1:
         return function(batches)
-    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batches)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(function, cut))
+    return train_step.uncut(jax.lax.map(function, train_step.cut(batches, parts)))
 
 
 @dataclasses.dataclass(frozen=True)

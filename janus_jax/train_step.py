@@ -80,6 +80,17 @@ def abstract_state(initial: Callable, mesh, rules=sharding.PARAM_RULES, params=(
     )
 
 
+def cut(batch, count: int):
+    """A batch's arrays [B,...] as [count, B/count,...]: row r in piece r mod count, so that a mesh over which the rows
+    are split in order need not move any."""
+    return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def uncut(pieces):
+    """Undoes `cut`."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), pieces)
+
+
 def make_train_step(
     forward: Callable,
     loss: Callable,
@@ -132,11 +143,11 @@ def make_train_step(
             if micro_batches == 1:
                 total = add(total, part)
                 continue
-            cut = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), part)
-            shapes = jax.eval_shape(add, total, jax.tree.map(lambda x: x[0], cut))
+            pieces = cut(part, micro_batches)
+            shapes = jax.eval_shape(add, total, jax.tree.map(lambda x: x[0], pieces))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             start = zeros if total is None else (total[0], zeros[1] | total[1])
-            total, _ = jax.lax.scan(lambda total, batch: (add(total, batch), None), start, cut)
+            total, _ = jax.lax.scan(lambda total, batch: (add(total, batch), None), start, pieces)
         grads, metrics = jax.tree.map(lambda grad, x: grad.astype(x.dtype), total[0], kept), total[1]
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 from janus_jax import cli, compile, hlo, program, sharding, supervised, topology
@@ -15,6 +16,13 @@ from janus_jax.topology import parse
 
 pytestmark = pytest.mark.aot
 CONFIGS, GOLDENS = Path(__file__).parent.parent / "configs", Path(__file__).parent / "goldens_aot"
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """As the commands run: optax, and the gradient of jax's own attention in bfloat16, promote."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def configured(job, place, *flags):

@@ -20,7 +20,17 @@ from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models.janus import Janus, differentiated
 from janus_jax.models.logps import token_logps
-from janus_jax.train_step import abstract_state, build, init_state, make_train_step, merge, split, trainable_leaves
+from janus_jax.train_step import (
+    abstract_state,
+    build,
+    cut,
+    init_state,
+    make_train_step,
+    merge,
+    split,
+    trainable_leaves,
+    uncut,
+)
 
 FROZEN = ("siglip/.*", "vq/.*")
 PLAIN = Sampling(cfg_weight=1.0)
@@ -137,6 +147,13 @@ def test_accumulation_is_one_big_batch():
     text = sft_batch().text
     per_part = [float(w.sum()) for w in np.split(text.weight, parts)]
     assert len(set(per_part)) > 1
+
+
+def test_cut():
+    batch = {"a": np.arange(24).reshape(12, 2)}
+    pieces = cut(batch, 3)
+    assert pieces["a"].shape == (3, 4, 2) and pieces["a"][1, :, 0].tolist() == [2, 8, 14, 20]
+    np.testing.assert_array_equal(uncut(pieces)["a"], batch["a"])
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from janus_jax import density
+from janus_jax import density, sharding
 from janus_jax.batch import CODE, SEEN, TEXT, Batch
 from janus_jax.models.janus import Janus
 
@@ -33,7 +33,8 @@ def _at(states, index):
     # As a product with ones and zeros, exact at this precision: the gradient of an index per row is a scatter, which
     # takes a TPU's compiler longer than the decoder. The product is a thousandth of the model's arithmetic.
     ones = jax.nn.one_hot(index, states.shape[1], dtype=states.dtype)
-    return jnp.einsum("BNT,BTD->BND", ones, states, precision=jax.lax.Precision.HIGHEST)
+    picked = jnp.einsum("BNT,BTD->BND", ones, states, precision=jax.lax.Precision.HIGHEST)
+    return sharding.constrain(picked, "batch", "length", "width")
 
 
 def _chosen(logps, ids):
