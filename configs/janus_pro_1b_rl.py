@@ -10,10 +10,15 @@ from importlib import util
 from pathlib import Path
 
 # slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
-# (0 = all of its share), how moments are kept
+# (0 = all of its share), how moments are kept, and gradients
 SLICES = {
-    "v5e-8": ((1, 8, 1), 8, 64, "float32"),
-    "v5p-8": ((1, 4, 1), 8, 0, "float32"),
+    "v6e-1": ((1, 1, 1), 32, 8, "bfloat16", "bfloat16"),
+    "v5e-4": ((1, 4, 1), 16, 16, "float32", "float32"),
+    "v5e-8": ((1, 8, 1), 8, 64, "float32", "float32"),
+    "v4-8": ((1, 4, 1), 8, 64, "float32", "float32"),
+    "v5p-8": ((1, 4, 1), 8, 0, "float32", "float32"),
+    "v6e-4": ((1, 4, 1), 8, 64, "float32", "float32"),
+    "tpu7x-8": ((1, 8, 1), 8, 0, "float32", "float32"),
 }
 
 
@@ -24,6 +29,6 @@ def get_config(slice_name: str = "v5e-8"):
     config = larger.get_config()
     config.preset = "1b"
     config.init = "runs/janus1b_sft"
-    mesh, config.micro_batches, config.rollout_rows, config.moments = SLICES.get(slice_name, larger.ELSEWHERE)
-    config.mesh = mesh
+    place = SLICES.get(slice_name, larger.ELSEWHERE)
+    config.mesh, config.micro_batches, config.rollout_rows, config.moments, config.gradients = place
     return config

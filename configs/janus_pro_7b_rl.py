@@ -14,13 +14,18 @@ from importlib import util
 from pathlib import Path
 
 # slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
-# (0 = all of its share), how moments are kept
+# (0 = all of its share), how moments are kept, and gradients
 SLICES = {
-    "v5e-32": ((1, 8, 4), 16, 8, "float32"),
-    "v5p-16": ((1, 4, 2), 8, 0, "float32"),
-    "v6e-16": ((1, 4, 4), 16, 8, "float32"),
+    "v5e-16": ((1, 4, 4), 16, 4, "float32", "float32"),
+    "v5e-32": ((1, 8, 4), 16, 8, "float32", "float32"),
+    "v5p-8": ((1, 1, 4), 16, 64, "float32", "float32"),
+    "v5p-16": ((1, 4, 2), 8, 0, "float32", "float32"),
+    "v4-16": ((1, 2, 4), 16, 16, "float32", "float32"),
+    "v6e-8": ((1, 1, 8), 16, 32, "float32", "float32"),
+    "v6e-16": ((1, 4, 4), 16, 8, "float32", "float32"),
+    "tpu7x-8": ((1, 1, 8), 16, 0, "float32", "float32"),
 }
-ELSEWHERE = ((1, -1, 4), 16, 8, "float32")
+ELSEWHERE = ((1, -1, 4), 16, 8, "float32", "float32")
 
 
 def get_config(slice_name: str = "v5p-16"):
@@ -55,6 +60,6 @@ def get_config(slice_name: str = "v5p-16"):
     config.retention_every = 0
     config.save_every = 100
     config.storyboard_every = 100
-    mesh, config.micro_batches, config.rollout_rows, config.moments = SLICES.get(slice_name, ELSEWHERE)
-    config.mesh = mesh
+    place = SLICES.get(slice_name, ELSEWHERE)
+    config.mesh, config.micro_batches, config.rollout_rows, config.moments, config.gradients = place
     return config

@@ -20,8 +20,10 @@ from pathlib import Path
 SLICES = {
     "v5e-16": ((1, 16, 1), 1, "float32", "float32"),
     "v5p-8": ((1, 4, 1), 1, "float32", "float32"),
-    "v6e-8": ((1, 8, 1), 1, "float32", "float32"),
-    "v4-16": ((1, 8, 1), 1, "float32", "float32"),
+    "v6e-4": ((1, 4, 1), 4, "float32", "float32"),
+    "v4-8": ((1, 4, 1), 4, "float32", "float32"),
+    "v6e-8": ((1, 8, 1), 2, "float32", "float32"),
+    "v4-16": ((1, 8, 1), 2, "float32", "float32"),
     "tpu7x-8": ((1, 8, 1), 1, "float32", "float32"),
 }
 ELSEWHERE = ((1, -1, 1), 1, "float32", "float32")

@@ -35,6 +35,7 @@ def get_config():
         {"name": "trajectory", "train": RL, "set": WHOLE, "seeds": 3},
         {"name": "improvement", "train": RL, "set": {**WHOLE, "credit": "improvement"}, "seeds": 3},
         {"name": "best_of_3", "set": {"init": "@sft"}, "best_of": 3},
+        {"name": "best_of_2", "set": {"init": "@sft"}, "best_of": 2},
         {"name": "sft_draw_only", "train": SFT, "set": {**SHORT, "shares": "(1,0,0,0)"}},
         {"name": "sft_judge_and_redraw", "train": SFT, "set": {**SHORT, "shares": "(0,10,15,0)"}},
         {"name": "released_log_probs", "train": RL, "set": {**STEPS, "released": True}},

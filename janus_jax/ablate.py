@@ -304,7 +304,6 @@ def main(argv):
     for name, row in rows.items():
         if row["train"] and not Path(row["train"][1]).is_file():
             raise UserError(f"row {name}: there is no file {row['train'][1]}")
-    cli.writable(workdir / "table.md", "--workdir")
     work = functools.partial(carry_out, config, workdir, rows, Runner(config.jobs), threading.Lock())
     under_way = {}
 

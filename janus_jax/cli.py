@@ -35,7 +35,8 @@ def parse_config(argv, doc: str, workdir: bool = True):
     """Reads `--config FILE --workdir DIR [--config.key=value]`. Returns (config, workdir Path); workdir False: the
     command has no such flag, and None stands in its place.
 
-    Raises UserError for an unknown key, a value of the wrong type, an unreadable file or a missing flag.
+    Raises UserError for an unknown key, a value of the wrong type, an unreadable file, a missing flag, or a workdir
+    that cannot be written to.
     """
     needed = "--config FILE --workdir DIR" if workdir else "--config FILE"
     if any(arg in ("-h", "--help", "-help") for arg in argv):
@@ -74,6 +75,8 @@ def parse_config(argv, doc: str, workdir: bool = True):
         raise UserError(f"needed: {needed}, as in --config configs/NAME.py")
     if "://" in str(folder):
         raise UserError(f"--workdir {folder} is no folder: mount the bucket (gcsfuse) and give the mount's path")
+    if workdir:
+        writable(Path(folder) / "metrics.jsonl", "--workdir")
     if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
         raise UserError(
             "the configuration file is missing or cannot be read: --config takes a Python file with get_config()"

@@ -11,6 +11,8 @@ from janus_jax import sharding
 from janus_jax.models import attention
 from janus_jax.models.llama import Llama, LlamaConfig, init_cache
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 B, T, N, H = 2, 150, 4, 32
 CFG = LlamaConfig(vocab_size=64, width=64, layers=2, heads=4, kv_heads=2, head_dim=32, mlp=64, max_positions=1024)
 

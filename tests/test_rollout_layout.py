@@ -61,9 +61,8 @@ def test_the_training_layout_would_gather_them():
     assert of_parameters(drawn(without=()))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_cast_changes_no_number(dtype):
-    model = Janus(CFG.changed({"dtype": dtype}))
+def test_the_cast_changes_no_number():
+    model = Janus(CFG.changed({"dtype": "bfloat16"}))
     params = init_params(model, jax.random.key(0))
     # norms that are not all one, which bf16 could hold
     params = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(1), x.shape), params)
@@ -86,7 +85,7 @@ def test_the_cast_changes_no_number(dtype):
 
     jax.tree.map(np.testing.assert_array_equal, numbers(cast), numbers(params))
     stored = {leaf.dtype for leaf in jax.tree.leaves(cast["llama"]["layers"]["mlp"])}
-    assert stored == {jnp.dtype(dtype)}
+    assert stored == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("rows", [[3, 3, 0, 1], [0, 1, 2, 3], [2, 1], [1, 1, 1, 0, 2]])
