@@ -16,7 +16,7 @@ from pathlib import Path
 # slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
 # (0 = all of its share), how moments are kept, and gradients
 SLICES = {
-    "v5e-16": ((1, 4, 4), 16, 4, "float32", "float32"),
+    "v5e-16": ((1, 4, 4), 32, 2, "float32", "float32"),
     "v5e-32": ((1, 8, 4), 16, 8, "float32", "float32"),
     "v5p-8": ((1, 1, 4), 16, 64, "float32", "float32"),
     "v5p-16": ((1, 4, 2), 8, 0, "float32", "float32"),
