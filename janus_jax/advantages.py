@@ -12,7 +12,7 @@ EPSILON = 1e-4
 
 def _centred(rewards, valid):
     """(r - mean over the valid members, 0 elsewhere; the number of valid members, f32[..., 1])."""
-    rewards = np.asarray(rewards, np.float32)
+    rewards = np.asarray(rewards, np.float32).astype(np.float64)  # so that equal rewards are equal to their mean
     valid = np.ones(rewards.shape, bool) if valid is None else np.asarray(valid, bool)
     count = valid.sum(-1, keepdims=True).astype(np.float32)
     mean = np.where(valid, rewards, 0).sum(-1, keepdims=True) / np.maximum(count, 1)

@@ -7,6 +7,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from janus_jax.errors import UserError
 
@@ -73,6 +74,19 @@ def _at_least(logits, last, first):
     """
     slack = jnp.where(jnp.isfinite(first), jnp.maximum((last - first) / 2, 1e-5), 1.0)
     return jnp.where(logits >= last - slack, logits, -jnp.inf)
+
+
+def paired(conditional, unconditional):
+    """Rows [B,...] of either kind as [2B,...], for one pass over both: each unconditional row follows its conditional
+    one. So the two lie on one device of a mesh, and guidance sends nothing."""
+    stack = np.stack if isinstance(conditional, np.ndarray) else jnp.stack
+    return stack([conditional, unconditional], axis=1).reshape(-1, *conditional.shape[1:])
+
+
+def unpaired(rows):
+    """Undoes `paired`: (conditional, unconditional)."""
+    pairs = rows.reshape(-1, 2, *rows.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def code_logps(cond, uncond, sampling: Sampling):

@@ -73,9 +73,16 @@ def prompts_of(config, stage: Stage, number: int, attempt: int = 0) -> tuple[lis
     rng = np.random.default_rng([config.seed, number, attempt] if attempt else [config.seed, number])
     if stage.prompts is None:
         free = rng.random(config.prompts_per_step) < config.free_prompts
-        prompts = [_short_prompt(config, stage.processor, rng, freely) for freely in free]
+        prompts = []
+        for freely in free:
+            for _ in range(20):  # twice in a step it would be the same group twice, drawn alike
+                prompt = _short_prompt(config, stage.processor, rng, freely)
+                if prompt not in prompts:
+                    break
+            prompts.append(prompt)
     elif attempt:  # the file's order is that of first attempts
-        prompts = [stage.prompts[i] for i in rng.integers(len(stage.prompts), size=config.prompts_per_step)]
+        again = len(stage.prompts) < config.prompts_per_step
+        prompts = [stage.prompts[i] for i in rng.choice(len(stage.prompts), config.prompts_per_step, replace=again)]
     else:
         chosen = prompt_file.of_step(len(stage.prompts), config.prompts_per_step, config.seed, number)
         prompts = [stage.prompts[i] for i in chosen]

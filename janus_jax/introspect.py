@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from janus_jax import images, sample, tokens
-from janus_jax.density import Sampling
+from janus_jax.density import Sampling, paired
 from janus_jax.errors import UserError
 
 DEFAULT_SAMPLING = Sampling()
@@ -240,18 +240,18 @@ def _fill(run: _Run, rows) -> None:
                 if earlier < turn:
                     painter, _ = _extend(run, rows, alive, earlier, painter)
         else:
-            both = np.concatenate([places, places + len(codes)]) if run.guided else places
+            both = paired(2 * places, 2 * places + 1) if run.guided else places
             painter = sample.take_rows(painter, both)
         painter, hidden = _extend(run, rows, alive, turn, painter)
 
 
 def _both(run, rows):
-    """Rows for the conditional and, under guidance, the unconditional half of the painter's cache."""
-    return np.concatenate([rows, rows]) if run.guided else rows
+    """Rows for the painter's cache: under guidance each twice."""
+    return paired(rows, rows) if run.guided else rows
 
 
 def _painter(run, rows, alive, attend_padding):
-    """A fresh painter's cache over the prompts: conditional rows, then unconditional ones."""
+    """A fresh painter's cache over the prompts: under guidance in pairs, see sample.draw."""
     return sample.start_painter(
         run.model,
         run.params,

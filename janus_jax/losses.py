@@ -84,11 +84,13 @@ def pg_loss(logps, old_logps, ref_logps, advantage, weight, *, beta: float, clip
     """Clipped surrogate with a k3 penalty (PPO, arXiv 1707.06347; GRPO, arXiv 2402.03300), all f32[B,N].
 
     ratio = exp(logps - old_logps); the token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A) +
-    beta k3. weight: normalised. Returns (f32[], metrics): weighted sums of "kl", "clip_fraction", "ratio", and
-    the policy term "policy_loss".
+    beta k3. weight: normalised. Tokens with logps = -inf, which truncated sampling cannot draw any more, are left out.
+    Returns (f32[], metrics): weighted sums of "kl", "clip_fraction", "ratio", and the policy term "policy_loss".
     """
-    live = weight > 0
-    # Unused places hold arbitrary numbers; they must not reach exp, whose gradient would be NaN times zero.
+    # A token that truncation no longer lets the policy draw has ratio 0, and nothing more to learn from. Unused places
+    # hold arbitrary numbers; they must not reach exp, whose gradient would be NaN times zero.
+    live = (weight > 0) & ~jnp.isneginf(logps)
+    weight = jnp.where(live, weight, 0.0)
     logps, old_logps, ref_logps, advantage = (jnp.where(live, x, 0.0) for x in (logps, old_logps, ref_logps, advantage))
     ratio = jnp.exp(logps - old_logps)
     clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)

@@ -39,7 +39,8 @@ def make_prepare(per: str):
 
 def make_loss(beta: float, clip_low: float, clip_high: float, value_weight: float = 0.0):
     """loss(outputs, batches) -> (f32[], metrics) over all roles. value_weight: of the value head's loss, if there is
-    one."""
+    one. "lost": the weight of tokens that truncation lets the policy draw no more (with the parameters that drew them:
+    that lie on the other side of the cut in the trainer's arithmetic); they are left out of loss and gap."""
 
     def loss(outputs, batches):
         total, metrics = 0.0, {}
@@ -64,8 +65,10 @@ def make_loss(beta: float, clip_low: float, clip_high: float, value_weight: floa
             parts[f"entropy_{name}"] = jnp.sum(outputs[i][f"{name}_entropy"] * targets.weight)
             parts[f"share_{name}"] = jnp.sum(targets.weight)
             metrics |= {key: metrics.get(key, 0.0) + part for key, part in parts.items()}
-            gap = jnp.max(jnp.where(targets.weight > 0, jnp.abs(logps - old), 0.0))
+            drawn, lost = targets.weight > 0, jnp.isneginf(logps)
+            gap = jnp.max(jnp.where(drawn & ~lost, jnp.abs(logps - old), 0.0))
             metrics["max_logp_gap"] = jnp.maximum(metrics.get("max_logp_gap", 0.0), gap)
+            metrics["lost"] = metrics.get("lost", 0.0) + jnp.sum(jnp.where(lost, targets.weight, 0.0))
         return total, metrics
 
     return loss
@@ -93,15 +96,17 @@ def in_parts(function, batches, parts: int):
 class Programs:
     """The jitted programs of stage 2 on a mesh, and where their arguments lie.
 
-    built: the policy-gradient step over (painter's batch, judge's batch), with its state's form. score(params, batches,
-    policy) -> list of log-probabilities f32[B,N] of the batches' targets (policy: embeds the contexts in the released
-    layout, else not looked at). expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding.
-    own: the mesh that this process draws on; in a pod its part of the whole. to_draw(params) -> the model's own
-    parameters as they draw, on `own`: in the model's dtype, and not split over fsdp, since each token would gather them
-    anew; all processes call it.
+    built: the policy-gradient step over (painter's batch, judge's batch), with its state's form. refer(params, batches,
+    policy) -> list of log-probabilities f32[B,N] of the batches' targets without truncation (policy: embeds the
+    contexts in the released layout, else not looked at); score: the same under the density that was drawn from.
+    expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding. own: the mesh
+    that this process draws on; in a pod its part of the whole. to_draw(params) -> the model's own parameters as they
+    draw, on `own`: in the model's dtype, and not split over fsdp, since each token would gather them anew; all
+    processes call it.
     """
 
     built: train_step.Built
+    refer: Callable
     score: Callable
     expect: Callable
     by_row: jax.sharding.NamedSharding
@@ -121,8 +126,8 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
         config.learning_rate,
         config.turn_learning_rate,
         config.final_learning_rate,
-        config.warmup,
-        config.turn_step,
+        config.warmup * config.updates,
+        config.turn_step * config.updates,
         config.steps * config.updates,
     )
     decays = sharding.match(optim.DECAY_RULES, train_step.split(initial, trainable)[0])
@@ -133,6 +138,9 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
         raise UserError(f"{error}: set --config.moments") from error
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     forward = make_forward(model, sampling_of(config), yes_no, config.released)
+    # The reference is asked without truncation: it may have cut what the policy draws, and the KL would be infinite.
+    whole = dataclasses.replace(sampling_of(config), image_top_k=None, text_top_k=None)
+    untruncated = make_forward(model, whole, yes_no, config.released)
     # Dr.GRPO is also a mean over tokens, whatever their trajectory; so is PPO
     per = "token" if config.estimator in ("dr_grpo", PPO) else rollout.PER[config.credit.split("/")[0]]
     built = train_step.build(
@@ -150,12 +158,15 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
         micro_batches=config.micro_batches,
     )
 
-    def score(params, batches, policy):
-        def part(batches):
-            outputs = forward(params, batches, policy)
-            return [outputs[i][name] for name, i, _ in targets_of(batches)]
+    def scored(forward):
+        def score(params, batches, policy):
+            def part(batches):
+                outputs = forward(params, batches, policy)
+                return [outputs[i][name] for name, i, _ in targets_of(batches)]
 
-        return in_parts(part, batches, config.micro_batches)
+            return in_parts(part, batches, config.micro_batches)
+
+        return jax.jit(score, out_shardings=by_row)  # joins the batch, whose place the step states
 
     def expect(params, batches):
         def part(batches):
@@ -164,8 +175,7 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
 
         return in_parts(part, batches, config.micro_batches)
 
-    # their results join the batch, whose place the step states
-    jitted = (jax.jit(score, out_shardings=by_row), jax.jit(expect, out_shardings=by_row))
+    jitted = (scored(untruncated), scored(forward), jax.jit(expect, out_shardings=by_row))
     drawing = sharding.param_shardings(params, mesh, without=("fsdp",))
     cast = jax.jit(lambda params: cast_params(params, model.cfg.dtype), out_shardings=drawing)
     own = local.mesh(mesh)

@@ -210,7 +210,7 @@ def reinforcement(config, devices, own) -> list[Program]:
         Program(
             "reference",
             mesh,
-            programs.score,
+            programs.refer,
             (reference, batches, reference if config.released else None),
             {},
             {"parameters": reference},

@@ -23,11 +23,14 @@ PANELS = {
     "right pictures": ("right_first", "right_final"),
     "reward": ("reward_first", "reward_final"),
     "spread of the reward within a group": ("spread_first", "spread_final"),
+    "what trains, by segment": ("trained_first", "trained_text", "trained_final"),
+    "its spread within a group": ("spread_trained_first", "spread_trained_text", "spread_trained_final"),
     "repair and spoil rate": ("repair_rate", "spoil_rate"),
     "says Yes": ("yes_rate", "yes_of_right", "yes_of_wrong"),
     "verdict and judge": ("agreement", "calibration_error", "retention"),
     "entropy": ("entropy_codes", "entropy_text"),
     "share of groups that teach nothing": ("idle_first", "idle_text", "idle_final"),
+    "share of groups left out": ("dropped_first", "dropped_text", "dropped_final"),
     "seconds": ("seconds_draw", "seconds_judge", "seconds_score", "seconds_train"),
 }
 STYLE = """

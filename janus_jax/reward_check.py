@@ -103,8 +103,12 @@ def check_part(reward: dict, place: str, prompts, pictures):
     )
     if alone:
         median, late = np.quantile(alone, [0.5, 0.95])
-        report(
-            True, f"{place}: latency", f"median {median:.3g} s, p95 {late:.3g} s, of {len(alone)} pictures one by one"
+        limit = part["timeout_s"] / 2 if part["url"] else np.inf  # a busy endpoint is slower than an idle one
+        usable &= report(
+            late <= limit,
+            f"{place}: latency",
+            f"median {median:.3g} s, p95 {late:.3g} s, of {len(alone)} pictures one by one"
+            + (f"; more than half of {place}.timeout_s = {part['timeout_s']}: raise it" if late > limit else ""),
         )
     at = f" at concurrency {part['concurrency']}" if part["url"] else ""
     report(True, f"{place}: rate", f"{(count - judged.missing) / seconds:.3g} samples/s{at}")

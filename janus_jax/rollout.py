@@ -8,7 +8,7 @@ Credit says which tokens a reward trains:
     released/always_second  the second picture is drawn and trained whatever the verdict
     trajectory              the paper's: one reward for the whole trajectory of up to T rounds
     improvement             first picture <- its reward; verdicts and reasons <- the mean of 1 - |reward - verdict|,
-                            less 1 for a premature Yes; later pictures <- the last one's reward less the first one's
+                            less 1 for a premature Yes; a later picture <- its reward less that of the one before
 
 The first three are the three trainers of the released code (T = 2). In them and in `improvement` each segment has its
 own group-relative advantage, among the trajectories that have it.
@@ -48,21 +48,42 @@ def trajectory_reward(rewards, verdicts, rounds: int) -> float:
 
 
 class Credited(NamedTuple):
-    """Advantages of one batch of trajectories, f32[B] each: `first`, `text`, `final` (equal under `trajectory`). NaN
-    where a segment is not to be trained."""
+    """What trains the segments of one batch of trajectories, rewards or advantages, f32[B] each: `first`, `text`,
+    `final` (equal under `trajectory`; `final` is f32[B, T-1] under `improvement`, one per later picture). NaN where a
+    segment is not to be trained."""
 
     first: np.ndarray
     text: np.ndarray
     final: np.ndarray
 
 
-def improvement_rewards(rewards, verdicts) -> tuple[float, float, float]:
-    """(first, text, final) rewards of one trajectory under `improvement`; final is NaN where nothing was drawn again.
-    A premature Yes is one to a picture whose reward is under one half."""
+def improvement_rewards(rewards, verdicts, rounds: int) -> tuple[float, float, list[float]]:
+    """(first, text, later) rewards of one trajectory under `improvement`, later: one for each of the rounds - 1
+    pictures that may follow, NaN where none did. A premature Yes is one to a picture whose reward is under one half."""
     rewards, says = np.asarray(rewards, np.float64), np.asarray(verdicts, np.float64)
     premature = bool(says[-1]) and rewards[-1] < 0.5
     text = (1 - np.abs(rewards - says)).mean() - premature
-    return float(rewards[0]), float(text), float(rewards[-1] - rewards[0]) if len(rewards) > 1 else math.nan
+    later = np.diff(rewards).tolist()
+    return float(rewards[0]), float(text), later + [math.nan] * (rounds - 1 - len(later))
+
+
+def segment_rewards(kind: str, trajectories, rewards, rounds: int) -> Credited:
+    """The rewards that train each segment, see above. rewards: a list per trajectory, one per picture, NaN where it is
+    not known. Raises ValueError for an unknown kind."""
+    if kind not in CREDITS:
+        raise ValueError(f"credit {kind!r} is none of {', '.join(CREDITS)}")
+    says = [[shot.verdict for shot in t.rounds] for t in trajectories]
+    if kind == "improvement":
+        each = [improvement_rewards(r, v, rounds) for r, v in zip(rewards, says, strict=True)]
+        segments = zip(*each, strict=True)
+    elif kind == "trajectory":
+        segments = [[trajectory_reward(r, v, rounds) for r, v in zip(rewards, says, strict=True)]] * 3
+    else:
+        second = kind == "released/always_second"
+        final = [r[1] if second else r[0] if v[0] else r[-1] for r, v in zip(rewards, says, strict=True)]
+        judged = [1 - abs(r[0] - float(v[0])) for r, v in zip(rewards, says, strict=True)]
+        segments = [r[0] for r in rewards], judged, final
+    return Credited(*(np.array(values, np.float32) for values in segments))
 
 
 def credit(
@@ -71,34 +92,15 @@ def credit(
     """Group-relative advantages. trajectories: B = prompts x group, a prompt's members side by side; rewards: a list of
     rewards per trajectory, one per picture, NaN where it is not known; estimator: one of ESTIMATORS; minimum: groups
     with fewer known members are left out. Raises ValueError for an unknown kind."""
-    if kind not in CREDITS:
-        raise ValueError(f"credit {kind!r} is none of {', '.join(CREDITS)}")
 
     def advantage(values):
-        values = np.asarray(values, np.float32).reshape(-1, group)
-        known = np.isfinite(values)
+        groups = values.reshape(len(values), -1).T.reshape(-1, group)  # of later pictures each round's members
+        known = np.isfinite(groups)
         known &= known.sum(-1, keepdims=True) >= minimum
-        return np.where(known, estimator(np.where(known, values, 0), known), np.nan).astype(np.float32).reshape(-1)
+        each = np.where(known, estimator(np.where(known, groups, 0), known), np.nan).astype(np.float32)
+        return each.reshape(-1, len(values)).T.reshape(values.shape)
 
-    if kind == "improvement":
-        verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
-        each = [improvement_rewards(r, v) for r, v in zip(rewards, verdicts, strict=True)]
-        return Credited(*(advantage(values) for values in zip(*each, strict=True)))
-    if kind == "trajectory":
-        one = advantage(
-            [
-                trajectory_reward(r, [shot.verdict for shot in t.rounds], rounds)
-                for t, r in zip(trajectories, rewards, strict=True)
-            ]
-        )
-        return Credited(one, one, one)
-    first = [r[0] for r in rewards]
-    judged = [1 - abs(r[0] - float(t.rounds[0].verdict)) for t, r in zip(trajectories, rewards, strict=True)]
-    if kind == "released/always_second":
-        final = [r[1] for r in rewards]
-    else:
-        final = [r[0] if t.rounds[0].verdict else r[-1] for t, r in zip(trajectories, rewards, strict=True)]
-    return Credited(advantage(first), advantage(judged), advantage(final))
+    return Credited(*map(advantage, segment_rewards(kind, trajectories, rewards, rounds)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +173,8 @@ def pg_batch(kind, trajectories, credited: Credited, processor, shapes: Layout, 
                 said = [int(n) for n in drawn[turn - 1].reason_ids if n != special.eos]
                 painter.add_text(think + said + onward)
             segment = FIRST if turn == 0 else FINAL
-            advantage = credited.first[i] if turn == 0 else credited.final[i]
+            later = np.atleast_1d(credited.final[i])  # one for all later pictures, or one for each
+            advantage = credited.first[i] if turn == 0 else later[min(turn, len(later)) - 1]
             # the copy of a first picture was never sampled in its second context: the trainer scores it there
             logps = np.full(len(shot.codes), np.nan) if again and turn else shot.code_logps
             painter.add_codes(

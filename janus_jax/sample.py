@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import density, tokens
+from janus_jax import density, sharding, tokens
 from janus_jax.batch import Batch
 from janus_jax.models.janus import Janus
-from janus_jax.models.llama import Cache, init_cache
+from janus_jax.models.llama import CACHE_NAMES, Cache, init_cache
 from janus_jax.models.logps import embed
 from janus_jax.tokens import SpecialIds
 
@@ -63,12 +63,12 @@ def start(model: Janus, params, ids, mask, slots: int, by_slot: bool = False):
 
 
 def start_painter(model, params, texts, pad: int, length: int, slots: int, guided: bool, padding=False, by_slot=False):
-    """`start` for a painter: rows of the prompts' ids, left-padded to `length`, and, if guided, as many again of what
-    guidance takes away, prompts of PAD. padding: left padding is attended, too."""
+    """`start` for a painter: rows of the prompts' ids, left-padded to `length`, and, if guided, after each the row that
+    guidance takes away, a prompt of PAD. padding: left padding is attended, too."""
     ids, mask = tokens.left_pad(texts, pad, length)
     if guided:
         uncond, _ = tokens.left_pad([tokens.unconditional(text, pad) for text in texts], pad, length)
-        ids, mask = np.concatenate([ids, uncond]), np.concatenate([mask, mask])
+        ids, mask = density.paired(ids, uncond), density.paired(mask, mask)
     return start(model, params, ids, mask | padding, slots, by_slot=by_slot)
 
 
@@ -110,7 +110,7 @@ def draw(
 ):
     """Draws a picture after what the cache holds, whose last hidden state is [B,D].
 
-    guided: the cache's rows are B conditional ones, then the B unconditional ones of the same samples; a chosen code
+    guided: the cache's rows are B pairs, a conditional one and the unconditional one of the same sample; a chosen code
     feeds both. keys u32[B,2]. Returns (cache with the picture appended, codes i32[B,I], logps f32[B,I] of the codes
     under the density they were drawn from).
     """
@@ -118,11 +118,11 @@ def draw(
     def step(carry, position):
         cache, hidden = carry
         logits = apply(model, params, "code_logits", hidden[:, None])[:, 0]
-        cond, uncond = jnp.split(logits, 2) if guided else (logits, None)
+        cond, uncond = density.unpaired(logits) if guided else (logits, None)
         logps = density.code_logps(cond, uncond, sampling)
         codes = _choose(keys, position, logps)
         chosen = jnp.take_along_axis(logps, codes[:, None], axis=-1)[:, 0]
-        fed = jnp.concatenate([codes, codes]) if guided else codes
+        fed = density.paired(codes, codes) if guided else codes
         embeds = apply(model, params, "embed_codes", fed[:, None])
         hidden, cache = _decode(model, params, embeds, jnp.ones((len(fed), 1), bool), cache, by_slot)
         return (cache, hidden[:, -1]), (codes, chosen)
@@ -193,8 +193,14 @@ def take_rows(cache: Cache, rows) -> Cache:
 
 @jax.jit
 def fewer_rows(cache: Cache, rows) -> Cache:
-    """`take_rows` for any number of rows."""
-    return cache.replace(k=cache.k[:, rows], v=cache.v[:, rows], mask=cache.mask[rows], count=cache.count[rows])
+    """`take_rows` for any number of rows, a layer at a time: rows that lie on other devices come by way of all of
+    them."""
+
+    def layer(keys_and_values):
+        return jax.tree.map(lambda x: sharding.constrain(x[rows], *CACHE_NAMES["k"][1:]), keys_and_values)
+
+    k, v = jax.lax.map(layer, (cache.k, cache.v))
+    return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
@@ -202,7 +208,8 @@ def keep_rows(cache: Cache, rows) -> Cache:
     """`take_rows` for as many rows as there are, in place: a layer at a time, where a second cache might not fit."""
 
     def layer(i, keys_and_values):
-        return jax.tree.map(lambda x: x.at[i].set(x[i][rows]), keys_and_values)
+        names = CACHE_NAMES["k"][1:]
+        return jax.tree.map(lambda x: x.at[i].set(sharding.constrain(x[i][rows], *names)), keys_and_values)
 
     k, v = jax.lax.fori_loop(0, cache.k.shape[0], layer, (cache.k, cache.v))
     return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])

@@ -69,7 +69,7 @@ def score(config, stage: Stage, trajectories, params, reference, compare: bool =
     nothing = rollout.Credited(*np.zeros((3, len(trajectories)), np.float32))
     batches = make_batches(config, stage, trajectories, nothing)
     params = ppo.without_value_head(params)
-    ref, gap = programs.score(reference, batches, params), None
+    ref, gap = programs.refer(reference, batches, params), None
     old = [targets.old_logps for *_, targets in targets_of(batches)]
     # a picture's copy was never sampled in its second context: what the policy gave it there before any update
     unsampled = config.credit == "released/regen_prompt" and not config.released
@@ -86,7 +86,7 @@ def score(config, stage: Stage, trajectories, params, reference, compare: bool =
 @jax.jit
 def _gap(now, old, live):
     """The largest difference where there is anything to compare; the released layout and copies know no old ones."""
-    return jnp.max(jnp.where(live & ~jnp.isnan(old), jnp.abs(now - old), 0.0))
+    return jnp.max(jnp.where(live & ~jnp.isnan(old) & ~jnp.isneginf(now), jnp.abs(now - old), 0.0))
 
 
 def training_batches(config, stage: Stage, trajectories, rewards, scores: Scores, params):

@@ -37,14 +37,21 @@ def spread(values, group: int) -> float:
 
 
 def idle(advantage, group: int) -> float:
-    """Share of groups that teach nothing: whose advantages f[B] are all zero or NaN."""
-    groups = np.nan_to_num(np.asarray(advantage, np.float64).reshape(-1, group))
+    """Share of groups that teach nothing: whose advantages f[B, ...] are all zero or NaN."""
+    groups = np.nan_to_num(np.asarray(advantage, np.float64)).reshape(len(advantage) // group, -1)
     return float((np.abs(groups) < 1e-6).all(-1).mean())
 
 
-def describe(trajectories, rewards, credited, group: int) -> dict:
-    """Scalars of one rollout. rewards: a list per trajectory, one per picture, NaN where it failed; credited: the
-    rollout.Credited that came of them; a group's trajectories lie side by side."""
+def dropped(advantage, group: int) -> float:
+    """Share of groups that were left out, for want of known rewards or because none has the segment: whose advantages
+    f[B, ...] are all NaN."""
+    return float(np.isnan(np.asarray(advantage, np.float64)).reshape(len(advantage) // group, -1).all(-1).mean())
+
+
+def describe(trajectories, rewards, segments, credited, group: int) -> dict:
+    """Scalars of one rollout. rewards: a list per trajectory, one per picture, NaN where it failed; segments, credited:
+    the rollout.Credited of the rewards that train and of the advantages that came of them; a group's trajectories lie
+    side by side. "trained_NAME" is what the loss raises, by segment, with its spread within groups."""
     rewards = [np.asarray(r, np.float64) for r in rewards]
     first = np.array([r[0] for r in rewards])
     final = np.array([r[t.final] for t, r in zip(trajectories, rewards, strict=True)])
@@ -73,9 +80,13 @@ def describe(trajectories, rewards, credited, group: int) -> dict:
         "rounds": _mean([len(t.rounds) for t in trajectories]),
         "reason_length": _mean([len(shot.reason_ids) for shot in shots]),
         "diversity": diversity(codes),
-        "idle_first": idle(credited.first, group),
-        "idle_text": idle(credited.text, group),
-        "idle_final": idle(credited.final, group),
+        **{f"idle_{name}": idle(values, group) for name, values in credited._asdict().items()},
+        **{f"dropped_{name}": dropped(values, group) for name, values in credited._asdict().items()},
+        **{f"trained_{name}": _known_mean(values) for name, values in segments._asdict().items()},
+        **{
+            f"spread_trained_{name}": spread(values.reshape(len(values), -1).T, group)
+            for name, values in segments._asdict().items()
+        },
         "failed": 1 - _mean(known),
     }
 
@@ -96,6 +107,10 @@ def telling(trajectories, rewards, count: int = 4) -> list:
 def sampled_tokens(trajectories) -> int:
     """Codes and words that were drawn."""
     return sum(len(shot.codes) + len(shot.reason_ids) for t in trajectories for shot in t.rounds)
+
+
+def _known_mean(values) -> float:
+    return _mean(values[np.isfinite(values)])
 
 
 def _mean(values) -> float:

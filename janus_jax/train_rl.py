@@ -56,6 +56,16 @@ def main(argv):
         )
     if config.estimator == PPO and (config.credit != "trajectory" or config.redraws):
         raise UserError("ppo credits every token by itself: set --config.credit=trajectory and --config.redraws=0")
+    if config.ahead and config.released:
+        raise UserError(
+            "the released layout knows no old probabilities, which a rollout that is drawn ahead needs: set "
+            "--config.ahead=False or --config.released=False"
+        )
+    if config.warmup > config.turn_step or not config.turn_learning_rate > 0:
+        raise UserError(
+            "the learning rate rises for config.warmup steps and is config.turn_learning_rate, above 0, at "
+            "config.turn_step: set --config.turn_step to --config.warmup at least"
+        )
     if config.ahead and config.redraws:
         raise UserError("a rollout that is drawn ahead cannot know which groups to replace: set --config.redraws=0")
     if jax.process_count() > 1:
@@ -115,17 +125,16 @@ def assemble(config, mesh, lines):
 
 
 def learn(config, stage: Stage, state, batches):
-    """`config.updates` steps on one batch: (state, metrics of the last, but max_logp_gap of the first, before which
-    nothing was learnt; skipped: whether any was)."""
-    gap, skipped = None, 0.0
+    """`config.updates` steps on one batch: (state, metrics of the last, but max_logp_gap and lost of the first, before
+    which nothing was learnt; skipped: the share that was)."""
+    begun, skipped = None, 0.0
     for _ in range(config.updates):
         state, values = stage.programs.built.step(state, batches)
-        skipped = jnp.maximum(skipped, values["skipped"])
-        gap = values["max_logp_gap"] if gap is None else gap
-    values = {
-        name: float(value)
-        for name, value in jax.device_get({**values, "max_logp_gap": gap, "skipped": skipped}).items()
-    }
+        skipped += values["skipped"] / config.updates
+        begun = begun or {name: values[name] for name in ("max_logp_gap", "lost")}
+    values = {name: float(value) for name, value in jax.device_get({**values, **begun, "skipped": skipped}).items()}
+    if config.released:  # no old probability to differ from
+        values["max_logp_gap"] = float("nan")
     for name in ("codes", "text"):  # in nats per token, whatever the modality's share of the weights
         values[f"entropy_{name}"] /= max(values.pop(f"share_{name}"), 1e-9)
     return state, values
@@ -236,9 +245,10 @@ def train(config, workdir, mesh, lines):
                 written = metrics.write(done, values)
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
-                if not written["max_logp_gap"] <= config.max_logp_gap:
+                if (values["max_logp_gap"] or 0) > config.max_logp_gap:
+                    save()
                     raise UserError(
-                        f"sampler and trainer differ by {written['max_logp_gap']:.3g} in a log-probability (limit "
+                        f"sampler and trainer differ by {values['max_logp_gap']:.3g} in a log-probability (limit "
                         f"{config.max_logp_gap}): the density trained is not the one sampled"
                     )
                 if pod.is_first() and (done % config.storyboard_every == 0 or done == config.steps):
@@ -260,7 +270,8 @@ def described(config, found: experience.Experience, seconds) -> dict:
     """Scalars of a step's experience; those of a pod's processes are averaged. Of all that was drawn: groups that were
     chosen for their spread would tell another story."""
     trajectories, rewards = found.drawn
-    values = sight.describe(trajectories, rewards, credit(config, trajectories, rewards), config.group)
+    segments = rollout.segment_rewards(config.credit, trajectories, rewards, config.rounds)
+    values = sight.describe(trajectories, rewards, segments, credit(config, trajectories, rewards), config.group)
     values |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
     values["tokens_per_second"] = sight.sampled_tokens(trajectories) / seconds.total()
     values["groups_drawn"] = len(trajectories) // config.group

@@ -183,8 +183,8 @@ MOST_SKIPPED = 10  # updates in a row
 
 
 def in_a_row(before: int, values) -> int:
-    """How many updates in a row were skipped, up to the one whose metrics are `values`."""
-    return before + 1 if float(values["skipped"]) else 0
+    """How many steps in a row were skipped, all updates of each, up to the one whose metrics are `values`."""
+    return before + 1 if float(values["skipped"]) >= 1 else 0
 
 
 def check_skipped(count: int) -> None:

@@ -114,6 +114,8 @@ def test_unwritable_output(tmp_path):
         ("--config.min_group=9", "min_group"),
         ("--config.estimator=magic", "grpo, rloo, dr_grpo, ppo"),
         ("--config.estimator=ppo", "--config.credit=trajectory"),
+        ("--config.turn_step=1", "--config.warmup"),
+        ("--config.turn_learning_rate=0.0", "--config.turn_step"),
         ("--config.reward.kind=magic", "config.reward.kind"),
         ("--config.updates=0", "updates"),
         ("--config.prompts_per_step=0", "prompts_per_step"),

@@ -149,7 +149,7 @@ def trained(world, tmp_path_factory):
         {"credit": "trajectory", "reward.kind": "model"},
         {"credit": "trajectory", "mesh": "(2,2,2)", "micro_batches": 2},
         {"credit": "released/regen_prompt", "ahead": True, "refresh_every": 1},
-        {"credit": "released/own_prompt", "ahead": True, "released": True},
+        {"credit": "trajectory", "image_top_k": 6, "text_top_k": 5, "updates": 2, "learning_rate": 1e-3},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())).replace("/", "_"),
 )
@@ -162,9 +162,20 @@ def test_choices_of_stage_2(settings, trained, tmp_path, monkeypatch):
     assert [line["step"] for line in lines] == [1, 2]
     for line in lines:
         assert line["loss"] is not None and line["skipped"] == 0 and line["failed"] == 0
-        assert line["max_logp_gap"] < 1e-3
+        assert line["max_logp_gap"] is None if settings.get("released") else line["max_logp_gap"] < 1e-3
+        assert line["lost"] < 1e-3 and line["kl"] is not None
     assert any(line["update_norm"] > 0 for line in lines)
     loading.load(tmp_path / "rl")
+
+
+@pytest.mark.slow
+def test_a_density_that_is_not_the_one_sampled(trained, tmp_path):
+    """The limit ends the run in one line, with what it had learnt saved."""
+    flags = rl_flags(tmp_path / "rl", init=trained, steps=2, max_logp_gap=-1.0)
+    line = [sys.executable, "-m", "janus_jax.train_rl", *flags]
+    run = subprocess.run(line, env=environment(tmp_path), capture_output=True, text=True, timeout=600)
+    assert run.returncode == 2 and "the density trained is not the one sampled" in run.stderr
+    assert (tmp_path / "rl" / "checkpoints" / "1").is_dir() and not (tmp_path / "rl" / "model").exists()
 
 
 RL_TO_RESUME = {"steps": 8, "save_every": 2, "updates": 2}
@@ -224,12 +235,12 @@ def test_killed_and_resumed(stage, world, trained, tmp_path):
 @pytest.mark.slow
 def test_resumed_on_another_mesh(trained, tmp_path, monkeypatch):
     """Four steps, then four on eight devices, like eight on one: a rollout in flight and the reference move, too."""
-    settings = {**RL_TO_RESUME, "ahead": True, "refresh_every": 3, "learning_rate": 1e-3, "init": trained}
+    settings = {"steps": 8, "save_every": 4, "updates": 2, "ahead": True, "refresh_every": 3}
+    settings |= {"learning_rate": 1e-3, "init": trained}
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     command(tmp_path, "train_rl", *rl_flags(whole, **settings))
     shutil.copytree(whole, moved)
-    for step in ("6", "8"):
-        shutil.rmtree(moved / "checkpoints" / step, ignore_errors=True)
+    shutil.rmtree(moved / "checkpoints" / "8")
     shutil.rmtree(moved / "model")
     (moved / "metrics.jsonl").unlink()
     monkeypatch.setitem(globals(), "environment", on_eight_devices)

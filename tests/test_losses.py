@@ -177,6 +177,23 @@ def test_the_clip_acts_on_each_side(ratio, advantage, loss, slope, clipped):
     close(metrics["policy_loss"], loss)
 
 
+def test_a_token_that_cannot_be_drawn_any_more():
+    """Truncation may cut after an update what was drawn before it: it counts no more, and what is not finite for
+    another reason is not hidden."""
+    f32 = lambda *values: jnp.asarray(values, jnp.float32)[None]  # noqa: E731
+    rest = {"beta": 0.1, "clip_low": 0.2, "clip_high": 0.2}
+
+    def loss(logps):
+        return losses.pg_loss(logps, f32(-1, -1), f32(-1.5, -1.5), f32(2, -3), f32(0.25, 0.75), **rest)[0]
+
+    lost = f32(-0.9, -jnp.inf)
+    alone = losses.pg_loss(f32(-0.9), f32(-1), f32(-1.5), f32(2), f32(0.25), **rest)[0]
+    assert loss(lost) == alone and np.isfinite(alone)
+    gradient = jax.grad(loss)(lost)
+    assert gradient[0, 1] == 0 and np.isfinite(gradient).all() and gradient[0, 0] != 0
+    assert np.isnan(loss(f32(-0.9, jnp.nan)))
+
+
 def test_pg_loss_by_hand():
     # weights 0.25, 0.75; ratios 1 and 2 (clipped to 1.3); d = ref - logp = 1 and 0
     value, metrics, grad = pg([[1.0, 2.0]], [[-1.0, 2.0]], [[0.25, 0.75]], ref=[[0.0, -1.0]], beta=0.1)

@@ -73,7 +73,7 @@ def ask_chat(answer, prompts=("a",), questions=chat_endpoint.whole_prompt, **fie
         ([("Yes", 0.6), ("No", 0.2), ("Maybe", 0.2)], 0.75),
         ([("yes", 0.4), (" Yes", 0.1), ("YES", 0.1), ("▁yes", 0.1), ("ĠNo", 0.2), ("nO", 0.1)], 0.7),
         ([("Yes", 0.3), ("Yes", 0.3), ("no", 0.2)], 0.75),  # two ids of one spelling
-        ([("yes", 1e-3)], 1.0),
+        ([("yes", 0.06)], 1.0),
         ([("no", 0.9), ("not", 0.1)], 0.0),  # "not" is another word
         ([("No", 0.5), ("yesterday", 0.3), ("Yes", 0.1)], 1 / 6),
     ],
@@ -92,7 +92,8 @@ def test_p_yes_by_hand(tops, expected):
             {"choices": [{"logprobs": {"content": [{"token": "Yes", "logprob": 0.0, "top_logprobs": []}]}}]},
             "no logprobs",
         ),
-        (completion(("The", 0.9), ("A", 0.1)), "neither yes nor no"),
+        (completion(("The", 0.9), ("A", 0.1)), "yes and no have 0 of"),
+        (completion(("The", 0.9), ("No", 0.04)), "yes and no have 0.04 of"),
         (completion(("Yes", 2.0)), "logprob of 'Yes'"),
         (completion(("Yes", math.nan)), "logprob of 'Yes'"),
     ],

@@ -9,7 +9,7 @@ from PIL import Image
 from test_batch import EOS, MODEL, NO, PAD, SEES, YES, I, params, processor, score
 from test_introspect import SAMPLING, drawn, until_yes
 
-from janus_jax import rollout, tokens
+from janus_jax import rollout, sight, tokens
 from janus_jax.advantages import grpo
 from janus_jax.batch import SEEN
 from janus_jax.density import Sampling
@@ -97,7 +97,8 @@ def test_trajectory_credit_is_one_advantage():
     rewards = [[0.2], [0.2, 0.6], [0.2, 0.6, 0.9], [0.2, 0.6, 0.9]]
     got = credit("trajectory", trajectories, rewards, 4, 3)
     np.testing.assert_allclose(got.first, grpo([1.2, 3.5, 3.8, 3.0]), atol=1e-6)
-    assert got.first is got.text is got.final
+    for other in got[1:]:
+        np.testing.assert_array_equal(got.first, other)
     with pytest.raises(ValueError, match="'paper' is none of"):
         credit("paper", trajectories, rewards, 4, 3)
 
@@ -111,8 +112,21 @@ def test_improvement_by_hand():
     text = [1.0, ((1 - 0.2) + 0.7) / 2, ((1 - 0.4) + (1 - 0.3)) / 2, 0.3 - 1]
     np.testing.assert_allclose(got.text, grpo(text), atol=1e-6)
     # better by 0.5 and worse by 0.1, compared with each other alone
-    np.testing.assert_allclose(got.final[1:3], grpo([0.5, -0.1]), atol=1e-6)
+    np.testing.assert_allclose(got.final[1:3, 0], grpo([0.5, -0.1]), atol=1e-6)
     assert np.isnan(got.final[[0, 3]]).all()
+
+
+def test_improvement_over_three_rounds():
+    """Each later picture against the one before it, among the trajectories that have it; the batch has them so."""
+    trajectories = [made(False, False, True), made(False, False, False), made(False, True), made(True)]
+    rewards = [[0.2, 0.9, 0.5], [0.1, 0.3, 0.8], [0.6, 0.6], [1.0]]
+    segments = rollout.segment_rewards("improvement", trajectories, rewards, 3)
+    np.testing.assert_allclose(segments.final, [[0.7, -0.4], [0.2, 0.5], [0, np.nan], [np.nan, np.nan]], atol=1e-6)
+    got = credit("improvement", trajectories, rewards, 4, 3)
+    np.testing.assert_allclose(got.final[:3, 0], grpo([0.7, 0.2, 0.0]), atol=1e-6)
+    np.testing.assert_allclose(got.final[:2, 1], grpo([-0.4, 0.5]), atol=1e-6)
+    assert np.isnan(got.final[3]).all() and np.isnan(got.final[2, 1])
+    assert sight.idle(got.final, 4) == 0 == sight.dropped(got.final, 4)
 
 
 @pytest.mark.parametrize("estimator", rollout.ESTIMATORS.values())

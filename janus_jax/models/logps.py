@@ -51,14 +51,14 @@ def _value(params, name, states):
 
 
 def _inputs(model, params, batch, guided):
-    """Embeddings [B,T,D] of a batch's rows; guided: [2B,T,D], theirs and those of the unconditional rows, which are the
-    same sequences but for the prompt's words: only text embeddings differ."""
+    """Embeddings [B,T,D] of a batch's rows; guided: [2B,T,D], paired with those of the unconditional rows, which are
+    the same sequences but for the prompt's words: only text embeddings differ."""
     embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
     if not guided:
         return embeds
     text = batch.kind == TEXT
     words = model.apply({"params": params}, jnp.where(text, batch.uncond_ids, 0), method="embed_text")
-    return jnp.concatenate([embeds, jnp.where(text[..., None], words, embeds)])
+    return density.paired(embeds, jnp.where(text[..., None], words, embeds))
 
 
 def _trained(batch):
@@ -87,10 +87,9 @@ def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, 
         return model.apply({"params": params}, *args, method=method)
 
     def twice(x):
-        return jnp.concatenate([x, x]) if guided else x
+        return density.paired(x, x) if guided else x
 
     guided = batch.uncond_ids is not None and batch.codes is not None
-    B = batch.ids.shape[0]
     embeds, code_sampling, text_sampling = _inputs(model, params, batch, guided), sampling, sampling
     if policy is not None:
         constant = jax.lax.stop_gradient(_inputs(model, policy, batch, guided))
@@ -98,16 +97,17 @@ def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, 
         code_sampling, text_sampling = density.released(sampling)
     mask, positions = twice(batch.mask), None if batch.positions is None else twice(batch.positions)
     hidden = apply("decode", embeds, mask, positions)
+    hidden, unguided = density.unpaired(hidden) if guided else (hidden, None)
     result = {}
     if batch.codes is not None:
-        states = _at(hidden[:B], batch.codes.at)
+        states = _at(hidden, batch.codes.at)
         cond = apply("code_logits", states)
-        uncond = apply("code_logits", _at(hidden[B:], batch.codes.at)) if guided else None
+        uncond = apply("code_logits", _at(unguided, batch.codes.at)) if guided else None
         logps = density.code_logps(cond, uncond, code_sampling)
         result |= {"codes": _chosen(logps, batch.codes.ids), "codes_entropy": density.entropy(logps)}
         result |= _value(params, "codes", states)
     if batch.text is not None:
-        states = _at(hidden[:B], batch.text.at)
+        states = _at(hidden, batch.text.at)
         logits = apply("text_logits", states)
         logps = density.text_logps(logits, text_sampling, batch.text.verdict, yes_no)
         result |= {"text": _chosen(logps, batch.text.ids), "text_entropy": density.entropy(logps)}

@@ -12,6 +12,7 @@ TOP = 20  # the most that OpenAI's interface allows, and what vLLM allows unless
 ANSWER = "Answer with one word, yes or no."
 # What may stand before a word in a token: blanks, or their stand-ins where a server shows raw pieces (SentencePiece,
 # byte-level BPE)
+LEAST_MASS = 0.05  # of yes and no together
 BLANKS = " \t\r\n\u2581\u0120"
 
 
@@ -57,8 +58,9 @@ def make_judge(endpoint: Endpoint, model: str, questions: Callable[[str], list[s
 
 def p_yes(answer) -> float:
     """P(yes) in [0, 1] of a chat completion (the JSON value): the mass of all spellings of "yes" (case, leading blanks)
-    over that of "yes" and "no" among the `top_logprobs` of the first token. Raises ValueError where neither is there,
-    LookupError or TypeError where the answer has another form."""
+    over that of "yes" and "no" among the `top_logprobs` of the first token. Raises ValueError where both together have
+    less than LEAST_MASS, since who begins to say something else has not answered; LookupError or TypeError where the
+    answer has another form."""
     (first, *_) = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
     if not first.get("top_logprobs"):
         raise ValueError("no logprobs: the server has to allow top_logprobs (vLLM: --max-logprobs 20)")
@@ -69,7 +71,10 @@ def p_yes(answer) -> float:
             if not logprob <= 1e-3:  # rounding aside; true for NaN, too
                 raise ValueError(f"the logprob of {entry['token']!r} is {logprob!r}")
             mass[word] += math.exp(logprob)
-    if not sum(mass.values()):
+    if sum(mass.values()) < LEAST_MASS:
         seen = ", ".join(repr(entry["token"]) for entry in first["top_logprobs"][:5])
-        raise ValueError(f"neither yes nor no among the first token's logprobs, which begin with {seen}")
+        raise ValueError(
+            f"yes and no have {sum(mass.values()):.2g} of the first token's probability ({LEAST_MASS} is needed), "
+            f"whose logprobs begin with {seen}"
+        )
     return mass["yes"] / sum(mass.values())
