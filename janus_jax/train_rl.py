@@ -29,11 +29,19 @@ from janus_jax.metrics import Metrics
 from janus_jax.models.janus import Janus
 from janus_jax.policy import PPO, make_programs, sampling_of
 from janus_jax.report import write as write_report
+from janus_jax.resumption import same_settings
 from janus_jax.retention import labelled_pictures, retention
 from janus_jax.rewards import settings, shapes
 from janus_jax.scored import Stage, credit, score, training_batches
 from janus_jax.storyboard import storyboard
 from janus_jax.train_step import MOST_SKIPPED, check_skipped, in_a_row
+
+# What a training may be resumed with otherwise: how long, how often, where, and whom it asks how.
+MAY_CHANGE = (
+    *("steps", "save_every", "storyboard_every", "max_logp_gap", "most_missing", "pause_seconds"),
+    *("mesh", "micro_batches", "rollout_rows"),
+    *(f"reward.{name}" for name in ("url", "timeout_s", "retries", "concurrency", "api_key_env")),
+)
 
 
 def main(argv):
@@ -195,6 +203,7 @@ def train(config, workdir, mesh, lines):
     stop = cli.Stop()
     stopped = pod.AnyOf(stop)
     with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl", pod.is_first()) as metrics:
+        same_settings(workdir, config, MAY_CHANGE)
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
         if first is None:

@@ -13,7 +13,7 @@ LAYERS = [
     "models data shapes rewards",
     "sample train_step checkpoint loading topology hlo program",
     "introspect understand appraisal retention rollout packed ppo policy scored experience scores self_judge sight "
-    "storyboard loop cli supervised rehearsal __init__",
+    "storyboard loop cli resumption supervised rehearsal __init__",
     # the commands
     "train_vq train_sft train_rl cache_codes cache_labels label_drawings generate evaluate chat judge compare convert "
     "report reward_check ablate compile",
