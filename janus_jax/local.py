@@ -1,5 +1,7 @@
 """What of a mesh, of a batch and of its arrays is this process's own; with one process it is all of them."""
 
+import collections
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
@@ -26,15 +28,21 @@ def mesh(whole: Mesh) -> Mesh:
     all. The mesh itself where there is one process. Raises UserError where the tensor axis spans processes."""
     if jax.process_count() == 1:
         return whole
-    index = jax.process_index()
+    check_tensor(whole)
     groups = whole.devices.reshape(-1, whole.devices.shape[-1])
-    own = [group for group in groups if all(device.process_index == index for device in group)]
-    if len(own) * groups.shape[1] != len(whole.local_devices):
+    own = [group for group in groups if group[0].process_index == jax.process_index()]
+    return Mesh(np.array(own)[:, None], whole.axis_names, axis_types=whole.axis_types)
+
+
+def check_tensor(whole: Mesh) -> None:
+    """Raises UserError where the tensor axis of a mesh spans processes."""
+    groups = whole.devices.reshape(-1, whole.devices.shape[-1])
+    if any(len({device.process_index for device in group}) > 1 for group in groups):
+        own = min(collections.Counter(device.process_index for device in groups.flat).values())
         raise UserError(
             f"the mesh's tensor axis of {groups.shape[1]} spans processes, and each has to draw on its own devices: "
-            f"set the last of --config.mesh to what divides {jax.local_device_count()}"
+            f"set the last of --config.mesh to what divides {own}"
         )
-    return Mesh(np.array(own)[:, None], whole.axis_names, axis_types=whole.axis_types)
 
 
 def tree(arrays, own: Mesh):

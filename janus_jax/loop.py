@@ -13,12 +13,13 @@ from janus_jax.train_step import MOST_SKIPPED, Built, check_skipped, in_a_row
 AHEAD = 2  # steps that may be under way beside the one just started
 
 
-def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.Stop) -> tuple:
-    """Trains from `params`, or from the newest checkpoint of the workdir, to `config.steps`.
+def fit(workdir, title, built: Built, initial, dataset, place, config, stop: cli.Stop) -> tuple:
+    """Trains from what `initial()` gives, or from the newest checkpoint of the workdir, to `config.steps`.
 
-    built: the stage's step and the form of its state; dataset: a grain IterDataset; place(batch) puts a host batch on
-    the mesh. The data position is saved with the state, so that a
-    resumed run sees the very batches that the uninterrupted one would have seen, on any mesh and number of processes.
+    built: the stage's step and the form of its state; initial() -> parameters, called once: who gives them away there
+    and keeps no other hold of them does not have them on the devices twice. dataset: a grain IterDataset; place(batch)
+    puts a host batch on the mesh. The data position is saved with the state, so that a resumed run sees the very
+    batches that the uninterrupted one would have seen, on any mesh and number of processes.
     stop: set by a signal; on any process it stops all at the same step.
     Returns (state, finished): finished is False after a SIGTERM, which saves first. Raises UserError, having saved,
     after train_step.MOST_SKIPPED updates in a row that were not finite.
@@ -28,12 +29,15 @@ def fit(workdir, title, built: Built, params, dataset, place, config, stop: cli.
     with Checkpoints(workdir, title) as checkpoints, Metrics(workdir, title, pod.is_first()) as metrics:
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
+        params = initial()
         if first is not None:
+            del params
             restored = checkpoints.restore(first, {"state": built.abstract}, ["data"])
             state = restored["state"]
             iterator.set_state(restored["data"])
         else:
             state = built.initial(params)
+            del params
         done = saved = first or 0
         skipped = 0
         late, clock = None, time.time()

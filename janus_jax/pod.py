@@ -348,12 +348,10 @@ def averaged(values: dict[str, float], summed=()) -> dict[str, float]:
 
 @functools.cache
 def _any():
-    """(sharding of one flag per process, whether any is set) on one device of each process."""
-    firsts = {}
-    for device in jax.devices():
-        firsts.setdefault(device.process_index, device)
-    mesh = jax.sharding.Mesh(np.array([firsts[index] for index in sorted(firsts)]), ("process",))
-    parts, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("process",), ()))
+    """(sharding of one flag per device, whether any is set), on all devices: a TPU runs no program on some of each
+    host's chips."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
+    parts, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("device",), ()))
     return parts, jax.jit(jnp.any, out_shardings=whole)
 
 
@@ -369,5 +367,6 @@ class AnyOf:
             return bool(self._flag)
         parts, ask = _any()
         with jax.set_mesh(parts.mesh):
-            self._asked.append(ask(jax.make_array_from_process_local_data(parts, np.array([bool(self._flag)]))))
+            mine = np.full(jax.local_device_count(), bool(self._flag))
+            self._asked.append(ask(jax.make_array_from_process_local_data(parts, mine)))
         return len(self._asked) > self._late and bool(self._asked.popleft())

@@ -85,6 +85,16 @@ def sampling_of(config) -> Sampling:
     )
 
 
+def check_rows(config, mesh) -> None:
+    """Raises UserError where a step's trajectories do not divide over a mesh and its micro-batches."""
+    rows = config.prompts_per_step * config.group
+    if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
+        raise UserError(
+            f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
+            "--config.prompts_per_step or --config.micro_batches"
+        )
+
+
 def in_parts(function, batches, parts: int):
     """function(batches), rows in and rows out, one part of the rows after another, as a step's micro-batches are."""
     if parts == 1:

@@ -7,7 +7,7 @@ but for `tensor`, in the dtype that is computed in.
 import jax
 import jax.numpy as jnp
 
-from janus_jax import policy, rollout, sample, sharding, tokens
+from janus_jax import local, policy, rollout, sample, sharding, tokens
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models import flops
@@ -174,6 +174,8 @@ def reinforcement(config, devices, own) -> list[Program]:
     """Of janus_jax.train_rl: drawing on the devices of one process (own), with the training state and the reference
     beside it; the reference's log-probabilities; the policy-gradient step."""
     model, mesh = model_of(config), sharding.mesh_of(config.mesh, devices)
+    policy.check_rows(config, mesh)
+    local.check_tensor(mesh)
     cfg, sampling = model.cfg, policy.sampling_of(config)
     rows = config.prompts_per_step * config.group
     processes = len(devices) // len(own)

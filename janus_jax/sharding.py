@@ -7,6 +7,7 @@ splits heads, MLP width and vocabulary. `constrain`, `einsum` and `take` read th
 Explicit ones (they state output shardings, and a mistake in the tables is a type error at tracing time).
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -87,13 +89,30 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool =
     axis_type = AxisType.Explicit if explicit else AxisType.Auto
     slices = len({getattr(device, "slice_index", None) for device in devices})
     if slices == 1:
-        return jax.make_mesh(shape, AXES, axis_types=(axis_type,) * 3, devices=devices)
+        return Mesh(_grid(shape, devices), AXES, axis_types=(axis_type,) * 3)
     if data % slices:
         raise ValueError(f"a mesh of {data}x{fsdp}x{tensor} does not lay its data axis over {slices} slices")
     grid = mesh_utils.create_hybrid_device_mesh(
         (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
     )
     return Mesh(grid, AXES, axis_types=(axis_type,) * 3)
+
+
+def _grid(shape, devices) -> np.ndarray:
+    """The devices of one slice as an array [data, fsdp, tensor]: neighbours on the torus as far as can be, but for a
+    tensor axis that fits into a process: it lies in one, since each process draws on devices of its own."""
+    try:
+        grid = jax.make_mesh(shape, AXES, devices=devices).devices
+    except NotImplementedError:  # an axis that is none of the torus's own
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    groups = grid.reshape(-1, shape[-1])
+    if all(len({device.process_index for device in group}) == 1 for group in groups):
+        return grid
+    by_process = sorted(devices, key=lambda device: (device.process_index, device.id))
+    sizes = collections.Counter(device.process_index for device in devices)
+    if any(size % shape[-1] for size in sizes.values()):
+        return grid
+    return np.array(by_process, object).reshape(shape)
 
 
 # Activations

@@ -27,7 +27,7 @@ from janus_jax.errors import UserError
 from janus_jax.experience import timed
 from janus_jax.metrics import Metrics
 from janus_jax.models.janus import Janus
-from janus_jax.policy import PPO, make_programs, sampling_of
+from janus_jax.policy import PPO, check_rows, make_programs, sampling_of
 from janus_jax.report import write as write_report
 from janus_jax.resumption import same_settings
 from janus_jax.retention import labelled_pictures, retention
@@ -84,12 +84,7 @@ def main(argv):
             "--config.min_group"
         )
     mesh = sharding.mesh_of(config.mesh)
-    rows = config.prompts_per_step * config.group
-    if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
-        raise UserError(
-            f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
-            "--config.prompts_per_step or --config.micro_batches"
-        )
+    check_rows(config, mesh)
     # what is wrong with the reward or the prompts is said before a model is loaded
     settings.make_judge(config.reward, own=shapes.judge)
     if config.ahead and settings.on_devices(config.reward):

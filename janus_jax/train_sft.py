@@ -70,6 +70,8 @@ def main(argv):
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = supervised.build(config, model, params, mesh)
+        given = [params]  # away: the state is a copy, and two would not fit
+        del params
         maker = sft.RowMaker(
             groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
         )
@@ -79,7 +81,7 @@ def main(argv):
         def place(batch):
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
 
-        state, finished = fit(workdir, "sft", built, params, dataset, place, config, cli.Stop())
+        state, finished = fit(workdir, "sft", built, given.pop, dataset, place, config, cli.Stop())
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
             loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)

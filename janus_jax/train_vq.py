@@ -170,7 +170,7 @@ def main(argv):
         )
         mine = local.rows(by_row, config.batch)
         dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, mine)
-        state, finished = fit(workdir / name, name, built, params, dataset, place, settings, stop)
+        state, finished = fit(workdir / name, name, built, lambda: params, dataset, place, settings, stop)
         return state.params, finished
 
     with jax.set_mesh(mesh):

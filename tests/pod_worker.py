@@ -69,7 +69,7 @@ def main(argv):
         def place(batch):
             return jax.make_array_from_process_local_data(by_row, batch)
 
-        state, finished = fit(flags.workdir, "count", built, params, dataset, place, config, cli.Stop())
+        state, finished = fit(flags.workdir, "count", built, lambda: params, dataset, place, config, cli.Stop())
         if finished:
             save_model(f"{flags.workdir}/model", {"kind": "count"}, state.params, {})
 

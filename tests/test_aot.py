@@ -11,7 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from janus_jax import cli, compile, hlo, program, sharding, supervised, topology
+from janus_jax import cli, compile, hlo, local, program, sharding, supervised, topology
+from janus_jax.errors import UserError
 from janus_jax.topology import parse
 
 pytestmark = pytest.mark.aot
@@ -60,10 +61,21 @@ def test_training_steps(job, place, attention):
     assert ("splash_mha" in one.lower().as_text(debug_info=True)) == (attention == "splash")
 
 
-def test_a_step_over_two_slices():
-    """Between slices, along `data`, runs the sum of gradients alone."""
-    config = configured("janus_pro_1b_sft", "v5e-4", "--config.mesh=(2,4,1)", "--config.micro_batches=1")
-    mesh = sharding.mesh_of(config.mesh, topology.devices(parse("v5e:2x2@2")))
+@pytest.mark.parametrize("job, place", [("janus_pro_1b_rl", "v5e-8"), ("janus_pro_7b_rl", "v5p-16")])
+def test_policy_gradient_steps(job, place):
+    """Of 16 trajectories of one round: all that is in the step, compiled in a minute."""
+    few = ["--config.prompts_per_step=2", "--config.group=8", "--config.rounds=1", "--config.micro_batches=1"]
+    jobs = compile.programs_of(configured(job, place, *few), parse(place))
+    row = compile.measure(jobs[-1], parse(place).hbm, compile.QUICK)
+    assert row["program"] == "train step" and row["fits"], f"{row['peak'] / 2**30:.2f} GiB"
+    assert row["collectives"]["all-gather"]["bytes"] > 0
+    assert not {"all-to-all", "ragged-all-to-all"} & set(row["collectives"]), "nothing moves rows about"
+    assert 0.5 < row["model_flops"] / row["hlo_flops"] < 1.2
+
+
+def test_a_mesh_over_two_slices():
+    """The data axis runs across them, all others within one."""
+    mesh = sharding.mesh_of((2, 4, 1), topology.devices(parse("v5e:2x2@2")))
     for row, index in zip(mesh.devices, (0, 1), strict=True):
         assert {device.slice_index for device in row.flat} == {index}
 
@@ -80,6 +92,19 @@ def test_shardings(job, place):
     assert path.read_text().splitlines() == text.splitlines()
 
 
+@pytest.mark.parametrize(
+    "place, shape", [("v5e-16", (1, 4, 4)), ("v5e-32", (1, 8, 4)), ("v5e-64", (1, 16, 4)), ("v6e-16", (1, -1, 2))]
+)
+def test_the_tensor_axis_lies_in_a_process(place, shape):
+    """Which draws with it. By the torus alone it would be a column of chips, of two hosts."""
+    mesh = sharding.mesh_of(shape, topology.devices(parse(place)))
+    local.check_tensor(mesh)
+    assert {len({device.process_index for device in group}) for group in mesh.devices.reshape(-1, shape[-1])} == {1}
+    assert len({device.id for device in mesh.devices.flat}) == mesh.size
+    with pytest.raises(UserError, match="spans processes"):
+        local.check_tensor(sharding.mesh_of((1, -1, 8), topology.devices(parse(place))))
+
+
 def test_decoding_gathers_no_parameter():
     """The loop that draws, on one machine of v5e-32 with tensor = 4, as configs/janus_pro_7b_rl.py has it."""
     config = configured("janus_pro_7b_rl", "v5e-32")
@@ -87,7 +112,10 @@ def test_decoding_gathers_no_parameter():
     draw = next(job for job in jobs if job.name == "draw")
     text = draw.lower().compile(compiler_options=compile.QUICK).as_text()
     assert not hlo.gathered(text, least=4096 * 1024)
-    assert hlo.collectives(text)["all-reduce"].count >= 2 * 30 * 576
+    sent = hlo.collectives(text)
+    assert sent["all-reduce"].count >= 2 * 30 * 576
+    # beside the sums of the tensor axis only the codes that were chosen, a few bytes a token
+    assert set(sent) == {"all-reduce", "all-gather"} and sent["all-gather"].bytes < 576 * 2**16
 
 
 def test_what_does_not_fit(capsys):

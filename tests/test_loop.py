@@ -2,6 +2,7 @@
 
 import functools
 import json
+import weakref
 from types import SimpleNamespace
 
 import grain
@@ -43,10 +44,10 @@ def step():
 
 
 def initial(params):
-    return init_state(jax.tree.map(jnp.asarray, params), TX, {"w": True})
+    return init_state(jax.tree.map(jnp.array, params), TX, {"w": True})  # a copy, as train_step.build makes it
 
 
-def train(workdir, stop, watch=lambda number: None, more=lambda values: {}, steps=STEPS, bad=()):
+def train(workdir, stop, watch=lambda number: None, more=lambda values: {}, steps=STEPS, bad=(), given=lambda: PARAMS):
     """Trains on batches that differ from step to step, those of `bad` not finite; watch(n) is called before the n-th
     step of this run, and more(values) gives it further metrics."""
     batches = [np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32) for i in range(steps)]
@@ -64,7 +65,18 @@ def train(workdir, stop, watch=lambda number: None, more=lambda values: {}, step
 
     config = SimpleNamespace(steps=steps, log_every=1, save_every=2)
     built = Built(watched, initial, abstract)
-    return fit(workdir, "toy", built, PARAMS, batches, jnp.asarray, config, stop)
+    return fit(workdir, "toy", built, given, batches, jnp.asarray, config, stop)
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_parameters_are_given_away(tmp_path, before):
+    """Beside the state, and what was restored, those it began with do not stay."""
+    if before:
+        train(tmp_path, Stop(after=before))
+    parameters = [jax.tree.map(jnp.asarray, PARAMS)]
+    hold, alive = weakref.ref(parameters[0]["w"]), []
+    train(tmp_path, Stop(), given=parameters.pop, watch=lambda number: alive.append(hold() is not None))
+    assert alive == [False] * (STEPS - before)
 
 
 def assert_equal(a, b):

@@ -54,7 +54,11 @@ def test_no_parameter_is_gathered():
     text = drawn(without=("fsdp",))
     assert not of_parameters(text)
     # two sums per layer and token, behind the attention and behind the MLP, and what the heads need
-    assert hlo.collectives(text)["all-reduce"].count >= 2 * CFG.llama.layers * CFG.vq.tokens
+    sent = hlo.collectives(text)
+    assert sent["all-reduce"].count >= 2 * CFG.llama.layers * CFG.vq.tokens
+    # beside them the code that was chosen, of each row; no row asks another device for its unconditional one
+    assert set(sent) == {"all-reduce", "all-gather"}
+    assert sent["all-gather"].bytes <= CFG.vq.tokens * 2 * ROWS * 4
 
 
 def test_the_training_layout_would_gather_them():

@@ -7,6 +7,8 @@ from janus_jax import density, sharding
 from janus_jax.batch import CODE, SEEN, TEXT, Batch
 from janus_jax.models.janus import Janus
 
+_STATES = ("batch", "length", "width")
+
 
 def embed(model: Janus, params, ids, kind, pixels):
     """Embeddings [B,T,D] of mixed sequences: text, codes and seen pictures, each by its own encoder."""
@@ -34,7 +36,7 @@ def _at(states, index):
     # takes a TPU's compiler longer than the decoder. The product is a thousandth of the model's arithmetic.
     ones = jax.nn.one_hot(index, states.shape[1], dtype=states.dtype)
     picked = jnp.einsum("BNT,BTD->BND", ones, states, precision=jax.lax.Precision.HIGHEST)
-    return sharding.constrain(picked, "batch", "length", "width")
+    return sharding.constrain(picked, *_STATES)
 
 
 def _chosen(logps, ids):
@@ -58,7 +60,9 @@ def _inputs(model, params, batch, guided):
         return embeds
     text = batch.kind == TEXT
     words = model.apply({"params": params}, jnp.where(text, batch.uncond_ids, 0), method="embed_text")
-    return density.paired(embeds, jnp.where(text[..., None], words, embeds))
+    # stated, so that the compiler does not try another split on the way
+    pair = (sharding.constrain(x, *_STATES) for x in (embeds, jnp.where(text[..., None], words, embeds)))
+    return sharding.constrain(density.paired(*pair), *_STATES)
 
 
 def _trained(batch):
