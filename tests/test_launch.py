@@ -636,7 +636,11 @@ def test_jobset():
     assert job["parallelism"] == job["completions"] == rows * columns // chips
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == "tpu-v5-lite-podslice"
     assert pod["terminationGracePeriodSeconds"] >= 120
-    assert "--workdir=/mnt/" in " ".join(container["command"])
+    # the workdir lies on the bucket, not on the container's own disk
+    (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+    assert mount["name"] == volume["name"] and f"--workdir={mount['mountPath']}/" in " ".join(container["command"])
+    assert volume["csi"]["driver"] == "gcsfuse.csi.storage.gke.io"
+    assert job["template"]["metadata"]["annotations"]["gke-gcsfuse/volumes"] == "true"
     placeholders = re.findall(r"<[A-Z_]+>", yaml.safe_dump(manifest))
     assert placeholders and all(f"#   {name}" in text for name in placeholders), "every placeholder is explained"
     assert "xpk workload create" in text and text.count("https://") >= 5
