@@ -259,7 +259,7 @@ def test_the_state_is_donated():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new))
 
 
-@pytest.mark.parametrize("shape, parts", [((8, 1, 1), 1), ((2, 2, 2), 2)])
+@pytest.mark.parametrize("shape, parts", [((2, 2, 2), 2)])
 def test_meshes_give_the_numbers_of_one_device(shape, parts):
     mesh = sharding.make_mesh(*shape)
     with jax.set_mesh(mesh):
