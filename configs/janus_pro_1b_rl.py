@@ -12,7 +12,7 @@ from pathlib import Path
 # slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
 # (0 = all of its share), how moments are kept, and gradients
 SLICES = {
-    "v5e-4": ((1, 1, 4), 16, 16, "float32", "float32"),
+    "v5e-4": ((1, 4, 1), 16, 8, "float32", "float32"),
     "v5e-8": ((1, 8, 1), 8, 64, "float32", "float32"),
     "v4-8": ((1, 4, 1), 8, 64, "float32", "float32"),
     "v5p-8": ((1, 4, 1), 8, 0, "float32", "float32"),

@@ -40,7 +40,8 @@ def pg_weights(targets, groups: int, per: str):
     targets: list of (weight f32[B,N], group i32[B,N]); rows of all lists are the same trajectories and `group` is a
     token's segment. per = "segment": mean over the tokens of a trajectory's segment, mean over the trajectories that
     have it, mean over segments (the released code). per = "trajectory": mean over all trained tokens of a trajectory,
-    mean over trajectories (the paper). per = "token": mean over all tokens of the batch (Dr.GRPO and DAPO).
+    mean over trajectories (the paper). per = "token": mean over all tokens of the batch (DAPO's; for Dr.GRPO,
+    whose own divisor is a constant).
     """
     B = targets[0][0].shape[0]
     counts = sum(_counts(weight, group, groups) for weight, group in targets)  # tokens per (row, segment)
