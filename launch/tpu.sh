@@ -38,7 +38,8 @@
 # What to know:
 # - After a preemption `run` makes the VM again with the flags that it was given: repeat those of create.
 # - `run` again with the same command takes up watching (Ctrl-C does not stop the job), or starts it again if it has
-#   ended. Every training resumes from its --workdir by itself, which therefore must outlive the VM: a disk or a bucket mounted under /mnt.
+#   ended. Every training resumes from its --workdir by itself, which therefore must outlive the VM: /mnt/BUCKET/DIR
+#   is on the bucket, which each host mounts (gcsfuse, installed where it is missing) unless something is mounted there.
 # - The code travels as a `git archive` of HEAD by scp: works for private repositories, needs no remote and no key on
 #   the VM, and every host gets the same commit, after a preemption too. Uncommitted changes stay at home.
 # - On a VM that exists already, `setup` and `run` alone do. The job lives in ~/janus_jax_job there (tpu_worker.sh).

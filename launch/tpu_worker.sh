@@ -80,6 +80,45 @@ setup_worker() {
   report
 }
 
+# https://cloud.google.com/storage/docs/cloud-storage-fuse/install
+install_gcsfuse() {
+  local keyring=/usr/share/keyrings/cloud.google.asc packages=https://packages.cloud.google.com/apt
+  curl --silent --show-error --fail "$packages/doc/apt-key.gpg" | sudo tee "$keyring" >/dev/null
+  echo "deb [signed-by=$keyring] $packages gcsfuse-$(lsb_release -cs) main" |
+    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+  # A machine that has just started upgrades itself, and holds the lock.
+  sudo apt-get -o DPkg::Lock::Timeout=600 update >&2
+  sudo apt-get -o DPkg::Lock::Timeout=600 install --yes gcsfuse >&2
+}
+
+mount_bucket() { # BUCKET PLACE
+  command -v gcsfuse >/dev/null || install_gcsfuse
+  sudo mkdir -p -- "$2"
+  sudo chown "$(id -u)" "$2"
+  # A checkpoint is complete once its folder has its name, which gcsfuse refuses a flat bucket unless it is told to.
+  gcsfuse --implicit-dirs --rename-dir-limit=200000 "$1" "$2" >&2
+}
+
+# A workdir has to outlive this machine. One in /mnt/NAME where nothing is mounted is on the bucket NAME.
+mount_workdir() { # COMMAND...
+  local word before="" name="" status=0
+  for word in "$@"; do
+    case "$before $word" in
+      "--workdir "/mnt/*) name="${word#/mnt/}" ;;
+      *" --workdir=/mnt/"*) name="${word#--workdir=/mnt/}" ;;
+    esac
+    before="$word"
+  done
+  name="${name%%/*}"
+  if [[ -z "$name" ]] || mountpoint -q "/mnt/$name"; then return; fi
+  tell "nothing is mounted at /mnt/$name: mounting the bucket of that name"
+  # A shell of its own: `set -e` would not end a function that stands left of ||.
+  bash -c 'source "$1"; mount_bucket "$2" "$3"' tpu_worker "${BASH_SOURCE[0]}" "$name" "/mnt/$name" || status=$?
+  if ((status)); then
+    give_up 4 "gs://$name could not be mounted at /mnt/$name (status $status): may this VM's service account use it? Or mount a disk there"
+  fi
+}
+
 start() {
   local line turn
   if [[ ! -f "$JOB/commit" ]]; then give_up 5 "no code here yet: launch/tpu.sh setup"; fi
@@ -89,6 +128,7 @@ start() {
     report
     return
   fi
+  mount_workdir "$@"
   rm -f -- "$JOB/status"
   printf '%s' "$line" >"$JOB/command"
   printf '== %s %s\n' "$(date -u +%FT%TZ)" "$line" >>"$JOB/log"
@@ -179,7 +219,7 @@ logs() {
   tail -n "$1" -- "$JOB/log"
 }
 
-# Sourced by setup_worker for one function alone.
+# Sourced for one function alone.
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then return; fi
 
 action="${1:-}"

@@ -62,6 +62,7 @@ class Cloud:
             path.mkdir()
         shutil.copy(Path(__file__).parent / "stub_gcloud.sh", bin / "gcloud")
         (bin / "hostname").write_text("#!/bin/sh\necho $WORKER\n")
+        (bin / "mountpoint").write_text("#!/bin/sh\n")  # whatever is asked about is one
         # the metadata server: a file of $STUB for each attribute, and the worker's number
         (bin / "curl").write_text(
             '#!/bin/sh\nfor url in "$@"; do :; done\ncase "$url" in\n'
@@ -616,6 +617,36 @@ def test_jobset_command(tmp_path, term, status):
         process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == status
     assert (tmp_path / "saved").exists() == term
+
+
+@pytest.mark.parametrize("workdir", [("--workdir", "/mnt/pail/sft"), ("--workdir=/mnt/pail/sft",)])
+@pytest.mark.parametrize("mounted, works", [(True, True), (False, True), (False, False)])
+def test_the_bucket_of_a_workdir_is_mounted(tmp_path, workdir, mounted, works):
+    """On each host before the command starts, and again on a VM that was made again; a refusal starts nothing."""
+    job, log = tmp_path / "janus_jax_job", tmp_path / "calls"
+    (job / "code").mkdir(parents=True)
+    (job / "commit").write_text("abc")
+    stubs = {"mountpoint": "exit 1" if not mounted else "exit 0", "gcsfuse": f"exit {0 if works else 1}", "sudo": ":"}
+    for name, does in {**stubs, "curl": "exit 22"}.items():
+        (tmp_path / name).write_text(f'#!/bin/bash\necho "{name} $*" >>{log}\n{does}\n')
+        (tmp_path / name).chmod(0o755)
+    job_line = ["bash", "-c", f"touch {tmp_path}/ran", *workdir]
+    line = ["bash", ROOT / "launch" / "tpu_worker.sh", "start", *job_line]
+    env = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = subprocess.run([*map(str, line)], env=env, capture_output=True, text=True, timeout=60)
+    calls = log.read_text().splitlines()
+    assert calls[0] == "mountpoint -q /mnt/pail"
+    if works:
+        assert run.returncode == 0 and "janus_job" in run.stdout
+        deadline = time.monotonic() + 30
+        while not (job / "status").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "ran").exists()
+    else:
+        assert run.returncode == 4 and "gs://pail could not be mounted" in run.stderr
+        assert not (tmp_path / "ran").exists() and not (job / "command").exists()
+    expected = ["sudo mkdir -p -- /mnt/pail", "gcsfuse --implicit-dirs --rename-dir-limit=200000 pail /mnt/pail"]
+    assert [call for call in calls if call in expected] == ([] if mounted else expected)
 
 
 def test_jobset():
