@@ -1,7 +1,7 @@
-"""Stage 2 of Janus-Pro-1B: configs/janus_pro_7b_rl.py with the smaller model and its slices. Neither compiled nor
-trained yet.
+"""Stage 2 of Janus-Pro-1B: configs/janus_pro_7b_rl.py with the smaller model and its slices. The README says
+which of the slices below it has been compiled for; not trained.
 
-    python -m janus_jax.compile --config configs/janus_pro_1b_rl.py --topology v5e-8,v5p-8
+    python -m janus_jax.compile --config configs/janus_pro_1b_rl.py --topology v5e-4,v5p-8
     python -m janus_jax.train_rl --config configs/janus_pro_1b_rl.py:v5e-8 --workdir runs/janus1b_rl \\
         --config.prompts=prompts.txt --config.reward.kind=...
 """

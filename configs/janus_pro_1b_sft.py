@@ -6,8 +6,7 @@
         --out runs/labels1b.npz
     python -m janus_jax.train_sft --config configs/janus_pro_1b_sft.py:v5e-4 --workdir runs/janus1b_sft
 
-One v6e chip is too small as this stands, with AdamW's moments in bfloat16 too: 37.5 GiB of 31.25. The other slices have
-not been compiled yet.
+The README says which of the slices below it has been compiled for. On one v6e chip moments and gradients are bfloat16.
 """
 
 from importlib import util

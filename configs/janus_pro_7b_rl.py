@@ -1,9 +1,9 @@
 """Stage 2 of Janus-Pro-7B after configs/janus_pro_7b_sft.py, with the paper's objective and settings: up to two rounds,
-128 trajectories a step. Not trained: that needs the model, a judge and the chips. Compiled for v5e-32
-(drawing 15.44 GiB of 15.75 per chip, the training step 9.71), for the other slices not yet.
+128 trajectories a step. Not trained: that needs the model, a judge and the chips. The README says which of the slices
+below it has been compiled for, and what is not known of several hosts of v5e and v6e.
 
-    python -m janus_jax.compile --config configs/janus_pro_7b_rl.py --topology v5e-32,v5p-16
-    python -m janus_jax.train_rl --config configs/janus_pro_7b_rl.py:v5p-16 --workdir runs/janus7b_rl \\
+    python -m janus_jax.compile --config configs/janus_pro_7b_rl.py --topology v5p-8,v5p-16
+    python -m janus_jax.train_rl --config configs/janus_pro_7b_rl.py:v5p-8 --workdir runs/janus7b_rl \\
         --config.prompts=prompts.txt --config.reward.kind=...
 
 What stands after the colon is the slice. bf16 computes, f32 is kept; while it draws, each process holds a bf16 copy of

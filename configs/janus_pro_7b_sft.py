@@ -1,6 +1,5 @@
 """Stage 1 of Janus-Pro-7B on the released weights and label files, with the paper's settings (batch 128, 50,000 steps).
-Compiled for v5e-16 (15.48 GiB of 15.75 per chip) and v5p-8 (64.84 of 95.74), for the other slices not yet; not trained:
-that needs the data and the chips.
+The README says which of the slices below it has been compiled for. Not trained: that needs the data and the chips.
 
     python -m janus_jax.compile --config configs/janus_pro_7b_sft.py --topology v5e-16,v5p-8
     python -m janus_jax.convert --src Janus-Pro-7B --dst runs/janus7b --to own
@@ -20,8 +19,6 @@ from pathlib import Path
 SLICES = {
     "v5e-16": ((1, 16, 1), 1, "float32", "float32"),
     "v5p-8": ((1, 4, 1), 1, "float32", "float32"),
-    "v6e-4": ((1, 4, 1), 4, "float32", "float32"),
-    "v4-8": ((1, 4, 1), 4, "float32", "float32"),
     "v6e-8": ((1, 8, 1), 2, "float32", "float32"),
     "v4-16": ((1, 8, 1), 2, "float32", "float32"),
     "tpu7x-8": ((1, 8, 1), 1, "float32", "float32"),
