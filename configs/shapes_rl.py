@@ -65,6 +65,7 @@ def get_config():
     config.clip_norm = 1.0
     config.retention_every = 10  # steps between looks at how well a fixed set is judged; 0 = never
     config.retention_prompts = 48  # two pictures each
+    config.retention_pairs = ""  # a file of labelled pictures in their place, see janus_jax/data/pairs.py
     config.storyboard_every = 20
     config.save_every = 20
     return config

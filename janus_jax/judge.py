@@ -11,35 +11,12 @@ From Python: janus_jax.judge(model, params, processor, images, prompts).
 
 import argparse
 import json
-from pathlib import Path
 
 from janus_jax import cli, images, loading, tokens
 from janus_jax.chat import add_sampling_flags, sampling_of
+from janus_jax.data.pairs import read_pairs
 from janus_jax.errors import UserError
 from janus_jax.understand import GREEDY_VERDICT, judge
-
-
-def read_pairs(path) -> list[tuple[Path, str]]:
-    """(picture file, prompt) of each line. Raises UserError naming the line that is none."""
-    path, pairs = Path(path), []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                entry = json.loads(line)
-                pairs.append((path.parent / entry["image"], entry["prompt"].strip()))
-                images.read(pairs[-1][0])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                reason = error if isinstance(error, UserError) else 'expected {"image": FILE, "prompt": TEXT}'
-                raise UserError(f"{path}, line {number}: {reason}") from error
-            if not pairs[-1][1]:
-                raise UserError(f"{path}, line {number}: the prompt is empty")
-    if not pairs:
-        raise UserError(f"{path} holds no pair: write one JSON object per line")
-    return pairs
 
 
 def main(argv):
@@ -59,7 +36,7 @@ def main(argv):
     if args.batch < 1:
         raise UserError("--batch must be at least 1")
     sampling = sampling_of(args)
-    pairs = read_pairs(args.pairs) if args.pairs else [(args.image, args.prompt)]
+    pairs = [pair[:2] for pair in read_pairs(args.pairs)] if args.pairs else [(args.image, args.prompt)]
     if args.image:
         images.read(args.image)
     model, params, processor = loading.load(args.checkpoint, args.dtype)

@@ -1,5 +1,5 @@
 """Retention of judging: how often the model's verdicts on a fixed set of labelled pictures are right, while it is
-trained to draw. The pictures are the embedded world's, not the model's own, so that a change of the figure
+trained to draw. The pictures are the embedded world's or a file's, not the model's own, so that a change of the figure
 is a change of the judge.
 """
 
@@ -9,8 +9,11 @@ import numpy as np
 from PIL import Image
 
 from janus_jax import images, sample
+from janus_jax.data.pairs import read_pairs
 from janus_jax.shapes import render, scene, text, verify
 from janus_jax.understand import yes_probabilities
+
+BATCH = 128  # pictures that are judged at a time
 
 
 class Labelled(NamedTuple):
@@ -38,10 +41,17 @@ def labelled_pictures(model, params, count: int, seed: int = 0) -> Labelled:
     return Labelled(prompts, [Image.fromarray(x) for x in pixels], np.array(right))
 
 
+def listed_pictures(path) -> Labelled:
+    """The labelled pictures of a file, see data/pairs.py. Raises UserError where it is none."""
+    pairs = read_pairs(path, labelled=True)
+    right = np.array([pair.right for pair in pairs])
+    return Labelled([pair.prompt for pair in pairs], [images.read(pair.image) for pair in pairs], right)
+
+
 def retention(model, params, processor, labelled: Labelled) -> float:
     """Balanced accuracy of the verdicts, the more probable word of {Yes, No}: the mean over right and over wrong
     pictures, 0.5 by chance."""
     prompts = labelled.prompts
-    p_yes = yes_probabilities(model, params, processor, labelled.images, prompts, batch=len(prompts))
+    p_yes = yes_probabilities(model, params, processor, labelled.images, prompts, batch=min(len(prompts), BATCH))
     agrees = (p_yes > 0.5) == labelled.right
     return float(np.mean([agrees[labelled.right].mean(), agrees[~labelled.right].mean()]))

@@ -30,7 +30,7 @@ from janus_jax.models.janus import Janus
 from janus_jax.policy import PPO, check_rows, make_programs, sampling_of
 from janus_jax.report import write as write_report
 from janus_jax.resumption import same_settings
-from janus_jax.retention import labelled_pictures, retention
+from janus_jax.retention import labelled_pictures, listed_pictures, retention
 from janus_jax.rewards import settings, shapes
 from janus_jax.scored import Stage, credit, score, training_batches
 from janus_jax.storyboard import storyboard
@@ -90,12 +90,14 @@ def main(argv):
     if config.ahead and settings.on_devices(config.reward):
         raise UserError("the model as judge works where pictures are drawn, not meanwhile: set --config.ahead=False")
     lines = read_prompts(config.prompts) if config.prompts else None
+    own = config.retention_every and config.retention_pairs
+    labelled = listed_pictures(config.retention_pairs) if own else None
     try:
         precision = jax.default_matmul_precision(config.matmul_precision or None)
     except ValueError as error:
         raise UserError(f"{error}: set --config.matmul_precision") from error
     with jax.set_mesh(mesh), precision:
-        train(config, Path(workdir), mesh, lines)
+        train(config, Path(workdir), mesh, lines, labelled)
 
 
 def _fits_a_pod(config, processes):
@@ -181,8 +183,8 @@ def resumed(config, stage: Stage, checkpoints, step: int, reference):
     return found["state"], found.get("reference", reference), flight
 
 
-def train(config, workdir, mesh, lines):
-    """Runs stage 2 on a mesh in the context."""
+def train(config, workdir, mesh, lines, labelled):
+    """Runs stage 2 on a mesh in the context. lines, labelled: the prompts and labelled pictures of files, or None."""
     stage, initial = assemble(config, mesh, lines)
     rows = config.prompts_per_step * config.group
     judging = initial
@@ -190,8 +192,7 @@ def train(config, workdir, mesh, lines):
         judging = stage.programs.to_draw(initial)  # each process judges by itself
     own = self_judge.make_judge(stage.model, judging, stage.processor, batch=rows)
     judge = settings.make_judge(config.reward, own=own)
-    labelled = None
-    if config.retention_every:
+    if config.retention_every and labelled is None:
         labelled = by_itself(
             stage, initial, lambda params: labelled_pictures(stage.model, params, config.retention_prompts)
         )
