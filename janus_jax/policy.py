@@ -110,9 +110,9 @@ class Programs:
     policy) -> list of log-probabilities f32[B,N] of the batches' targets without truncation (policy: embeds the
     contexts in the released layout, else not looked at); score: the same under the density that was drawn from.
     expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding. own: the mesh
-    that this process draws on; in a pod its part of the whole. to_draw(params) -> the model's own parameters as they
-    draw, on `own`: in the model's dtype, and not split over fsdp, since each token would gather them anew; all
-    processes call it.
+    that this process draws on; in a pod its part of the whole. cast(params) -> the model's own parameters as they
+    draw: in the model's dtype, and not split over fsdp, since each token would gather them anew. to_draw(params): the
+    same on `own`; all processes call it.
     """
 
     built: train_step.Built
@@ -121,6 +121,7 @@ class Programs:
     expect: Callable
     by_row: jax.sharding.NamedSharding
     own: jax.sharding.Mesh
+    cast: Callable
     to_draw: Callable
 
 
@@ -196,4 +197,4 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
         # nothing to cast, then no copy either where the layouts are the same
         return local.tree(jax.device_put(params, drawing) if stored <= {model.cfg.dtype} else cast(params), own)
 
-    return Programs(built, *jitted, by_row, own, to_draw)
+    return Programs(built, *jitted, by_row, own, cast, to_draw)

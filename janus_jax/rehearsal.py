@@ -7,7 +7,7 @@ but for `tensor`, in the dtype that is computed in.
 import jax
 import jax.numpy as jnp
 
-from janus_jax import local, policy, rollout, sample, sharding, tokens
+from janus_jax import local, policy, ppo, rollout, sample, sharding, tokens
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models import flops
@@ -207,7 +207,11 @@ def reinforcement(config, devices, own) -> list[Program]:
         config.prompt_tokens,
         {"parameters": (state.params, reference), "optimizer": state.opt_state},
     )
+    drawn_from = ppo.without_value_head(state.params)
+    kept = {"parameters": reference, "optimizer": state.opt_state}
     return [
+        Program("begin", mesh, programs.built.initial, (state.params,), {}, {"parameters": state.params}, {}, 0),
+        Program("cast to draw", mesh, programs.cast, (drawn_from,), {}, {"parameters": state.params}, kept, 0),
         *rolled,
         Program(
             "reference",

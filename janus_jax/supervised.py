@@ -115,7 +115,9 @@ def programs(config, mesh) -> list[Program]:
     with jax.set_mesh(mesh):
         built, by_row = build(config, model, abstract_params(model), mesh)
     batches = sft.blank(buckets, model.cfg.vq.tokens, model.cfg.siglip.image_size)
+    given = built.abstract.params
     return [
+        Program("begin", mesh, built.initial, (given,), {}, {"parameters": given}, {}, 0),
         Program(
             name="train step",
             mesh=mesh,
@@ -125,5 +127,5 @@ def programs(config, mesh) -> list[Program]:
             holds={"parameters": built.abstract.params, "optimizer": built.abstract.opt_state},
             beside={},
             flops=sum(flops.scored(model.cfg, batch, trained=True) for batch in batches),
-        )
+        ),
     ]

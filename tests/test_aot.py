@@ -37,7 +37,7 @@ def step(job, place, **changes):
     config.buckets = ((896, (("redraw", 0, 16), ("judge", 0, 16))),)
     for name, value in changes.items():
         config.model = {**dict(config.model), name: value}
-    (job,) = supervised.programs(config, sharding.mesh_of(config.mesh, topology.devices(parse(place))))
+    *_, job = supervised.programs(config, sharding.mesh_of(config.mesh, topology.devices(parse(place))))
     return job
 
 
