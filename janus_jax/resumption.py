@@ -15,7 +15,8 @@ def same_settings(workdir: Path, config, free: tuple[str, ...]) -> None:
     """Writes the settings of a ConfigDict to WORKDIR/settings.json, or compares them with what is there.
 
     free: names, or beginnings of dotted names, of settings that may change on the way. Raises UserError that lists the
-    others which differ. Process 0 of a pod does it for all.
+    others which differ; those that one of both does not know are of another version of the code. Process 0 of a pod
+    does it for all.
     """
     path = workdir / FILE
     mine = {name: json.loads(json.dumps(value, default=str)) for name, value in _flat(config).items()}
@@ -28,9 +29,9 @@ def same_settings(workdir: Path, config, free: tuple[str, ...]) -> None:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: remove it to go on with the settings given now") from error
         differ = [
-            f"config.{name} was {began.get(name)!r}, is {mine.get(name)!r}"
-            for name in sorted(began.keys() | mine.keys())
-            if began.get(name) != mine.get(name) and not name.startswith(free)
+            f"config.{name} was {began[name]!r}, is {mine[name]!r}"
+            for name in sorted(began.keys() & mine.keys())
+            if began[name] != mine[name] and not name.startswith(free)
         ]
         if differ:
             raise UserError(

@@ -33,10 +33,11 @@ def test_what_may_change_and_what_not(tmp_path):
     assert (tmp_path / "w" / FILE).read_text() == before
 
 
-def test_a_setting_that_is_new_or_gone(tmp_path):
+def test_a_setting_of_another_version(tmp_path):
     same_settings(tmp_path, settings(), FREE)
-    with pytest.raises(UserError, match="config.ahead was None, is True"):
-        same_settings(tmp_path, settings(ahead=True), FREE)
+    same_settings(tmp_path, settings(ahead=False), FREE)
+    with pytest.raises(UserError, match="config.credit was"):
+        same_settings(tmp_path, settings(ahead=False, credit="improvement"), FREE)
 
 
 def test_a_damaged_file(tmp_path):
