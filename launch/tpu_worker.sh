@@ -27,13 +27,15 @@ is_running() { [[ -f "$JOB/lock" ]] && ! flock --shared --nonblock "$JOB/lock" t
 recorded() { if [[ -f "$JOB/$1" ]]; then cat "$JOB/$1"; else printf '%s' "$2"; fi; }
 
 report() {
-  local state status
+  local state status running=""
   status="$(recorded status -)"
+  # A job may end between the two looks: it would seem lost, and be started again.
+  if is_running; then running=1; else status="$(recorded status -)"; fi
   if [[ "$status" == terminated ]]; then
     state=terminated status=-
   elif [[ "$status" != - ]]; then
     state=exited
-  elif is_running; then
+  elif [[ -n "$running" ]]; then
     state=running
   elif [[ -f "$JOB/command" ]]; then
     state=lost
