@@ -521,7 +521,6 @@ def test_killed_stopped_and_resumed_by_fewer(tmp_path):
     np.testing.assert_array_equal(seen(tmp_path), np.ones(160, np.float32))
 
 
-@pytest.mark.slow
 def test_more_and_fewer_processes(tmp_path):
     """4 -> 1 -> 2 -> 4 processes, on other meshes: each sample was seen once."""
     first = stopped_by_one(tmp_path, 4, index=3)
