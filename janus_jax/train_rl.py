@@ -135,9 +135,10 @@ def learn(config, stage: Stage, state, batches):
     begun, skipped = None, 0.0
     for _ in range(config.updates):
         state, values = stage.programs.built.step(state, batches)
-        skipped += values["skipped"] / config.updates
+        skipped += values["skipped"]
         begun = begun or {name: values[name] for name in ("max_logp_gap", "lost")}
-    values = {name: float(value) for name, value in jax.device_get({**values, **begun, "skipped": skipped}).items()}
+    values = {name: float(value) for name, value in jax.device_get({**values, **begun}).items()}
+    values["skipped"] = float(skipped) / config.updates  # exactly 1 where all were
     if config.released:  # no old probability to differ from
         values["max_logp_gap"] = float("nan")
     for name in ("codes", "text"):  # in nats per token, whatever the modality's share of the weights

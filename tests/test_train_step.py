@@ -4,6 +4,7 @@ Parameters are compared after SGD: Adam divides by the gradient's size and would
 """
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_batch import EOS, MODEL, NO, PAD, SEES, YES, I, codes, params, picture, processor
 
-from janus_jax import losses, sharding, tokens
+from janus_jax import losses, sharding, tokens, train_rl
 from janus_jax.batch import DRAW, REASON, REDRAW, VERDICT, Row, collate
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
@@ -24,6 +25,7 @@ from janus_jax.train_step import (
     abstract_state,
     build,
     cut,
+    in_a_row,
     init_state,
     make_train_step,
     merge,
@@ -419,3 +421,21 @@ def test_both_stages_in_explicit_mode(stage):
         state, _ = built.step(built.initial(params()), jax.device_put(batch, by_row))
     close(state.params, expected.params)
     assert not np.allclose(state.params["gen_head"]["fc2"]["kernel"], params()["gen_head"]["fc2"]["kernel"])
+
+
+@pytest.mark.parametrize("updates", [1, 2, 12])
+def test_a_step_whose_updates_were_all_skipped_counts(updates):
+    """Stage 2's steps of several updates: the share is exactly 1, and one good update ends a row of skipped steps."""
+    config = SimpleNamespace(updates=updates, released=False)
+    names = ("loss", "max_logp_gap", "lost", "entropy_codes", "share_codes", "entropy_text", "share_text")
+
+    def learnt(good):
+        def step(state, batches):
+            return state + 1, {**dict.fromkeys(names, jnp.float32(0)), "skipped": jnp.float32(state not in good)}
+
+        stage = SimpleNamespace(programs=SimpleNamespace(built=SimpleNamespace(step=step)))
+        return train_rl.learn(config, stage, 0, None)
+
+    state, values = learnt(good=())
+    assert state == updates and values["skipped"] == 1 and in_a_row(3, values) == 4
+    assert in_a_row(3, learnt(good=(0,))[1]) == 0
