@@ -58,7 +58,10 @@ class Judge:
             def log_message(self, *args):
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 64  # more connections at once than the default of 5 may be reset by the kernel
+
+        self._http = Server(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self._http.handle_error = lambda *args: None  # a client that gave up is no news
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"

@@ -202,9 +202,8 @@ def test_trained_and_back_to_hf(torch, published_by_hf, tmp_path):
     np.testing.assert_array_equal(batch["input_ids"].numpy(), ids)
     np.testing.assert_array_equal(batch["attention_mask"].numpy(), mask)
     expected = theirs.generate(**batch, generation_mode="image", do_sample=False, use_cache=True)
-    without, _ = tokens.left_pad([tokens.unconditional(row, pad) for row in rows], pad)
-    both, seen = np.concatenate((ids, without)), np.concatenate((mask, mask))
-    cache, hidden = sample.start(model, params, both, seen, slots=ids.shape[1] + 4)
+    slots = ids.shape[1] + 4
+    cache, hidden = sample.start_painter(model, params, rows, pad, ids.shape[1], slots, guided=True)
     keys = jnp.zeros((2, 2), jnp.uint32)
     drawn = sample.draw(model, params, cache, hidden, keys, Sampling(cfg_weight=5.0, image_top_k=1), guided=True)
     np.testing.assert_array_equal(drawn[1], expected.numpy())
