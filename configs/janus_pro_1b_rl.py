@@ -6,28 +6,23 @@ which of the slices below it has been compiled for; not trained.
         --config.prompts=prompts.txt --config.reward.kind=...
 """
 
-from importlib import util
-from pathlib import Path
+from janus_jax.cli import sibling
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
-# (0 = all of its share), how moments are kept, and gradients
+# Of each slice the mesh (data, fsdp, tensor) and what differs from the larger model's USUAL.
 SLICES = {
-    "v5e-4": ((1, 4, 1), 16, 8, "float32", "float32"),
-    "v5e-8": ((1, 8, 1), 8, 64, "float32", "float32"),
-    "v4-8": ((1, 4, 1), 8, 64, "float32", "float32"),
-    "v5p-8": ((1, 4, 1), 8, 0, "float32", "float32"),
-    "v6e-4": ((1, 4, 1), 8, 64, "float32", "float32"),
-    "tpu7x-8": ((1, 8, 1), 8, 0, "float32", "float32"),
+    "v5e-4": {"mesh": (1, 4, 1), "rollout_rows": 8},
+    "v5e-8": {"mesh": (1, 8, 1), "micro_batches": 8},
+    "v4-8": {"mesh": (1, 4, 1), "micro_batches": 8},
+    "v5p-8": {"mesh": (1, 4, 1), "micro_batches": 8, "rollout_rows": 0},
+    "v6e-4": {"mesh": (1, 4, 1), "micro_batches": 8},
+    "tpu7x-8": {"mesh": (1, 8, 1), "micro_batches": 8, "rollout_rows": 0},
 }
 
 
 def get_config(slice_name: str = "v5e-8"):
-    spec = util.spec_from_file_location("janus_pro_7b_rl", Path(__file__).with_name("janus_pro_7b_rl.py"))
-    larger = util.module_from_spec(spec)
-    spec.loader.exec_module(larger)
+    larger = sibling(__file__, "janus_pro_7b_rl")
     config = larger.get_config()
     config.preset = "1b"
     config.init = "runs/janus1b_sft"
-    place = SLICES.get(slice_name, larger.ELSEWHERE)
-    config.mesh, config.micro_batches, config.rollout_rows, config.moments, config.gradients = place
+    sibling(__file__, "janus_pro_7b_sft").use_slice(config, slice_name, SLICES, larger.USUAL)
     return config

@@ -9,27 +9,25 @@
 The README says which of the slices below it has been compiled for. On one v6e chip moments and gradients are bfloat16.
 """
 
-from importlib import util
-from pathlib import Path
+from janus_jax.cli import sibling
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept, and gradients
+# Of each slice the mesh (data, fsdp, tensor) and what differs from the larger model's USUAL.
 SLICES = {
-    "v6e-1": ((1, 1, 1), 8, "bfloat16", "bfloat16"),
-    "v5e-4": ((1, 4, 1), 4, "float32", "float32"),
-    "v4-8": ((1, 4, 1), 4, "float32", "float32"),
-    "v5p-8": ((1, 4, 1), 1, "float32", "float32"),
-    "v6e-4": ((1, 4, 1), 1, "float32", "float32"),
-    "tpu7x-8": ((1, 8, 1), 1, "float32", "float32"),
+    "v6e-1": {"mesh": (1, 1, 1), "micro_batches": 8, "moments": "bfloat16", "gradients": "bfloat16"},
+    "v5e-4": {"mesh": (1, 4, 1), "micro_batches": 4},
+    "v4-8": {"mesh": (1, 4, 1), "micro_batches": 4},
+    "v5p-8": {"mesh": (1, 4, 1)},
+    "v6e-4": {"mesh": (1, 4, 1)},
+    "tpu7x-8": {"mesh": (1, 8, 1)},
 }
 
 
 def get_config(slice_name: str = "v5e-4"):
-    spec = util.spec_from_file_location("janus_pro_7b_sft", Path(__file__).with_name("janus_pro_7b_sft.py"))
-    larger = util.module_from_spec(spec)
-    spec.loader.exec_module(larger)
+    larger = sibling(__file__, "janus_pro_7b_sft")
     config = larger.get_config()
     config.preset = "1b"
     config.init = "runs/janus1b"
     config.cache = "runs/labels1b.npz"
-    config.mesh, config.micro_batches, config.moments, config.gradients = SLICES.get(slice_name, larger.ELSEWHERE)
+    config.buckets = larger.BUCKETS if slice_name in SLICES else larger.BUCKETS_OF_32
+    larger.use_slice(config, slice_name, SLICES, larger.USUAL)
     return config

@@ -1,38 +1,41 @@
 """Stage 2 of Janus-Pro-7B after configs/janus_pro_7b_sft.py, with the paper's objective and settings: up to two rounds,
 128 trajectories a step. Not trained: that needs the model, a judge and the chips. The README says which of the slices
-below it has been compiled for, and what is not known of several hosts of v5e and v6e.
+below it has been compiled for.
 
     python -m janus_jax.compile --config configs/janus_pro_7b_rl.py --topology v5p-8,v5p-16
     python -m janus_jax.train_rl --config configs/janus_pro_7b_rl.py:v5p-8 --workdir runs/janus7b_rl \\
         --config.prompts=prompts.txt --config.reward.kind=...
 
-What stands after the colon is the slice. bf16 computes, f32 is kept; while it draws, each process holds a bf16 copy of
-the policy on its own chips, split over `tensor` alone.
+What stands after the colon is the slice. bf16 computes, f32 is kept; while it draws, a bf16 copy of the policy is
+split over `tensor` alone.
 """
 
-from importlib import util
-from pathlib import Path
+from janus_jax.cli import sibling
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, trajectories that a process draws at a time
-# (0 = all of its share), how moments are kept, and gradients
+# Of each slice the mesh (data, fsdp, tensor) and what differs from USUAL.
 SLICES = {
-    "v5e-16": ((1, 4, 4), 32, 2, "float32", "float32"),
-    "v5e-32": ((1, 8, 4), 16, 8, "float32", "float32"),
-    "v5p-8": ((1, 1, 4), 16, 64, "float32", "float32"),
-    "v5p-16": ((1, 4, 2), 8, 0, "float32", "float32"),
-    "v4-16": ((1, 2, 4), 16, 16, "float32", "float32"),
-    "v6e-8": ((1, 1, 8), 16, 32, "float32", "float32"),
-    "v6e-16": ((1, 4, 4), 16, 8, "float32", "float32"),
-    "tpu7x-8": ((1, 1, 8), 16, 0, "float32", "float32"),
+    "v5e-16": {"mesh": (1, 2, 8), "micro_batches": 32, "rollout_rows": 16},
+    "v5e-32": {"mesh": (1, 8, 4), "rollout_rows": 64},
+    "v5p-8": {"mesh": (1, 1, 4), "rollout_rows": 64},
+    "v5p-16": {"mesh": (1, 4, 2), "micro_batches": 8, "rollout_rows": 0},
+    "v4-16": {"mesh": (1, 2, 4), "rollout_rows": 32},
+    "v6e-8": {"mesh": (1, 1, 8), "rollout_rows": 32},
+    "v6e-16": {"mesh": (1, 4, 4), "rollout_rows": 32},
+    "tpu7x-8": {"mesh": (1, 1, 8), "rollout_rows": 0},
 }
-ELSEWHERE = ((1, -1, 4), 16, 8, "float32", "float32")
+# micro_batches: parts that a step's batch is cut into; rollout_rows: trajectories drawn at a time, 0 = all; moments,
+# gradients: how they are kept
+USUAL = {
+    "mesh": (1, -1, 4),
+    "micro_batches": 16,
+    "rollout_rows": 64,
+    "moments": "float32",
+    "gradients": "float32",
+}
 
 
 def get_config(slice_name: str = "v5p-16"):
-    spec = util.spec_from_file_location("shapes_rl", Path(__file__).with_name("shapes_rl.py"))
-    base = util.module_from_spec(spec)
-    spec.loader.exec_module(base)
-    config = base.get_config()
+    config = sibling(__file__, "shapes_rl").get_config()
     config.preset = "7b"  # for compile; the checkpoint says it again
     config.init = "runs/janus7b_sft"
     config.model = {"dtype": "bfloat16", "remat": "full"}
@@ -60,6 +63,5 @@ def get_config(slice_name: str = "v5p-16"):
     config.retention_every = 0
     config.save_every = 100
     config.storyboard_every = 100
-    place = SLICES.get(slice_name, ELSEWHERE)
-    config.mesh, config.micro_batches, config.rollout_rows, config.moments, config.gradients = place
+    sibling(__file__, "janus_pro_7b_sft").use_slice(config, slice_name, SLICES, USUAL)
     return config

@@ -7,44 +7,58 @@ The README says which of the slices below it has been compiled for. Not trained:
         --out runs/labels7b.npz
     python -m janus_jax.train_sft --config configs/janus_pro_7b_sft.py:v5e-16 --workdir runs/janus7b_sft
 
-What stands after the colon is the slice. bf16 computes; the parameters that learn, their gradients and AdamW's moments
-are f32 (`moments` says where they are not).
+What stands after the colon is the slice, "v5e-16@2" for two that are joined. bf16 computes; the parameters that learn,
+their gradients and AdamW's moments are f32 (`moments` says where they are not).
 """
 
-from importlib import util
-from pathlib import Path
+from janus_jax.cli import sibling
 
-# slice -> mesh (data, fsdp, tensor), parts that a step's batch is cut into, how moments are kept, and gradients.
-# 16 divides the rows of every bucket, so fsdp x micro_batches must divide 16.
+# Of each slice the mesh (data, fsdp, tensor) and what differs from USUAL.
 SLICES = {
-    "v5e-16": ((1, 16, 1), 1, "float32", "float32"),
-    "v5p-8": ((1, 4, 1), 1, "float32", "float32"),
-    "v6e-8": ((1, 8, 1), 2, "float32", "float32"),
-    "v4-16": ((1, 8, 1), 2, "float32", "float32"),
-    "tpu7x-8": ((1, 8, 1), 1, "float32", "float32"),
+    "v5e-16": {"mesh": (1, 16, 1)},
+    "v5p-8": {"mesh": (1, 4, 1)},
+    "v6e-8": {"mesh": (1, 8, 1), "micro_batches": 2},
+    "v4-16": {"mesh": (1, 8, 1), "micro_batches": 2},
+    "tpu7x-8": {"mesh": (1, 8, 1)},
 }
-ELSEWHERE = ((1, -1, 1), 1, "float32", "float32")
+# micro_batches: parts that a step's batch is cut into; moments, gradients: how they are kept
+USUAL = {"mesh": (1, -1, 1), "micro_batches": 1, "moments": "float32", "gradients": "float32"}
+
+# (length, ((task, earlier rounds, rows per step), ...)): a prompt has at most 200 tokens, a reason 184, a picture 576.
+# Multiples of 128, the blocks of the attention kernel; the few rows that are longer are drawn anew. 24 draw, 40 judge
+# and 64 redraw: the paper's 0.2 : 0.3 : 0.5. The rows of each divide by 16 ...
+BUCKETS = (
+    (1024, (("draw", 0, 24), ("judge", 0, 24))),
+    (1792, (("redraw", 1, 40), ("judge", 1, 8))),
+    (2560, (("redraw", 2, 24), ("judge", 2, 8))),
+)
+# ... and the same by 32, where 16 rows have more room than they need, which is 6 % more positions.
+BUCKETS_OF_32 = (
+    (1024, (("draw", 0, 24), ("judge", 0, 8))),
+    (1792, (("redraw", 1, 40), ("judge", 1, 8), ("judge", 0, 16))),
+    (2560, (("redraw", 2, 24), ("judge", 2, 8))),
+)
+
+
+def use_slice(config, name: str, slices: dict, usual: dict) -> None:
+    """Sets what a slice asks for; of several, "v5e-16@2", each has its share of the data axis."""
+    one, _, count = name.partition("@")
+    settings = usual | slices.get(one, {})
+    data, *others = settings["mesh"]
+    settings["mesh"] = (data * int(count or 1), *others)
+    for key, value in settings.items():
+        setattr(config, key, value)
 
 
 def get_config(slice_name: str = "v5e-16"):
-    spec = util.spec_from_file_location("shapes_base", Path(__file__).with_name("shapes_base.py"))
-    base = util.module_from_spec(spec)
-    spec.loader.exec_module(base)
-    config = base.get_config()
+    config = sibling(__file__, "shapes_base").get_config()
     config.preset = "7b"
     # f32 master weights; of each layer the backward pass keeps its input alone
     config.model = {"dtype": "bfloat16", "remat": "full"}
     config.init = "runs/janus7b"
     config.cache = "runs/labels7b.npz"
     config.frozen = (r"vq/.*", r"siglip/.*")
-    # (length, ((task, earlier rounds, rows per step), ...)): a prompt has at most 200 tokens, a reason 184, a picture
-    # 576. Multiples of 128, the blocks of the attention kernel; the few rows that are longer are drawn anew. 24 draw,
-    # 40 judge and 64 redraw: the paper's 0.2 : 0.3 : 0.5.
-    config.buckets = (
-        (1024, (("draw", 0, 24), ("judge", 0, 24))),
-        (1792, (("redraw", 1, 40), ("judge", 1, 8))),
-        (2560, (("redraw", 2, 24), ("judge", 2, 8))),
-    )
+    config.buckets = BUCKETS if slice_name in SLICES else BUCKETS_OF_32
     config.shares = (2, 3, 5, 0)  # draw, judge, redraw, describe
     config.verdict_share = 0.8
     config.judged_right = 0.7
@@ -55,5 +69,5 @@ def get_config(slice_name: str = "v5e-16"):
     config.learning_rate = 2e-5
     config.final_learning_rate = 2e-7
     config.warmup = 1000
-    config.mesh, config.micro_batches, config.moments, config.gradients = SLICES.get(slice_name, ELSEWHERE)
+    use_slice(config, slice_name, SLICES, USUAL)
     return config

@@ -11,7 +11,7 @@ def get_config():
     config = ConfigDict()
     config.preset = "1b"
     config.model = ConfigDict({"dtype": "bfloat16"})
-    config.mesh = (-1, 1, 1)  # data, fsdp, tensor; of a process's devices only tensor counts
+    config.mesh = (-1, 1, 1)  # data, fsdp, tensor, of one process's devices
     config.batch = 4  # trajectories at a time
     config.rounds = 3
     config.prompt_tokens = 200

@@ -11,15 +11,11 @@ base model's own drawings.
 Expected: the README's SFT rows.
 """
 
-from importlib import util
-from pathlib import Path
+from janus_jax.cli import sibling
 
 
 def get_config():
-    spec = util.spec_from_file_location("shapes_base", Path(__file__).with_name("shapes_base.py"))
-    base = util.module_from_spec(spec)
-    spec.loader.exec_module(base)
-    config = base.get_config()
+    config = sibling(__file__, "shapes_base").get_config()
     config.init = "runs/base"
     config.cache = "runs/drawn.npz"
     # (length, ((task, earlier rounds, rows per step), ...)); 24 tokens of prompt: the few longer ones are left out

@@ -52,18 +52,13 @@ def appraise(
 
 class Pending:
     """`appraise` under way in a thread of its own, so that there is something else to do meanwhile, and so that a
-    signal need not wait for a judge's retries; the thread ends with the process. here: a judge that works on the
-    devices, whose settings belong to the thread that waits, is asked in that one instead."""
+    signal need not wait for a judge's retries; the thread ends with the process."""
 
-    def __init__(
-        self, judge: Judge, trajectories, most_missing: float = 1.0, pause_s: float = 60.0, here: bool = False
-    ):
+    def __init__(self, judge: Judge, trajectories, most_missing: float = 1.0, pause_s: float = 60.0):
         self._ask = functools.partial(appraise, judge, trajectories, most_missing, pause_s)
         self._said, self._outcome = queue.SimpleQueue(), queue.SimpleQueue()
         self._abandoned = threading.Event()
-        self._here = here
-        if not here:
-            threading.Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self):
         try:
@@ -72,8 +67,8 @@ class Pending:
             self._outcome.put((None, error))
 
     def poll(self, seconds: float = 0.1):
-        """(rewards, or None where they are not there after so long; lines that were said meanwhile). Not for a judge
-        that is asked `here`, and not again once the rewards are there."""
+        """(rewards, or None where they are not there after so long; lines that were said meanwhile). Not again
+        once the rewards are there."""
         try:
             rewards, error = self._outcome.get(timeout=seconds)
         except queue.Empty:
@@ -92,8 +87,6 @@ class Pending:
     def wait(self, stop: Callable[[], bool] = lambda: False, tell: Callable[[str], None] = _tell):
         """The rewards as of `appraise`, once they are there; None where stop() became true before. tell(line) is called
         in this thread. Once only."""
-        if self._here:
-            return self._ask(stop, tell)
         while True:
             rewards, said = self.poll()
             for line in said:

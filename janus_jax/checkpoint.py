@@ -16,15 +16,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from janus_jax import pod
+from janus_jax import local, pod
 from janus_jax.errors import UserError
 from janus_jax.models.pretrained import Leaf, cast, read, stacked
 from janus_jax.tensorfiles import Tensor, in_file_order, read_safetensors, write_safetensors
@@ -35,19 +35,22 @@ CONFIG = "config.json"
 EXTRA = "extra"
 
 
-def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digests(folder, names) -> dict[str, str]:
+    """The SHA-256 of each named file, several at a time: of a large checkpoint one core would take minutes."""
 
+    def digest(name):
+        with open(folder / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
-def _files(folder):
-    return sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != MANIFEST)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(names, pool.map(digest, names), strict=True))
 
 
 def seal(folder) -> None:
     """Writes the manifest of a finished folder, atomically."""
     folder = Path(folder)
-    digests = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    digests = _digests(folder, [str(path.relative_to(folder)) for path in paths])
     scratch = folder / (MANIFEST + ".tmp")
     scratch.write_text(json.dumps(digests, indent=1) + "\n")
     scratch.rename(folder / MANIFEST)
@@ -64,10 +67,12 @@ def verify(folder, names=None) -> None:
         ) from error
     if not isinstance(digests, dict):
         raise UserError(f"{folder / MANIFEST} is damaged (it is no object): copy it again or use another one")
-    for name in digests if names is None else names:
+    names = list(digests if names is None else names)
+    for name in names:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: the checkpoint is damaged; copy it again or use another one")
-        if _digest(folder / name) != digests.get(name):
+    for name, digest in _digests(folder, names).items():
+        if digest != digests.get(name):
             raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
 
 
@@ -131,20 +136,13 @@ def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None
     """`write_model` of a nested dict of arrays, fetched one by one. dtype: floating leaves are stored in it; None keeps
     theirs. All processes of a pod call it, and process 0 writes."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    fetch = {path: functools.partial(_fetch, leaf) for path, leaf in flat.items()}
+    fetch = {path: functools.partial(local.whole, leaf) for path, leaf in flat.items()}
     tensors = {path: Tensor(x.shape, cast(np.dtype(x.dtype), dtype), fetch[path]) for path, x in flat.items()}
     if pod.is_first():
         write_model(folder, config, tensors, files)
     else:
         for tensor in in_file_order(tensors):  # what process 0 gathers, it gathers with us
             tensor.value()
-
-
-def _fetch(leaf):
-    """The whole of a leaf on the host. Where no process holds all of it, all processes call this at once."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-        return multihost_utils.process_allgather(leaf, tiled=True)
-    return jax.device_get(leaf)
 
 
 def read_config(folder) -> dict:
@@ -260,6 +258,7 @@ class Checkpoints:
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         )
         self._unsealed = None
+        self._sealing, self._thread = None, ThreadPoolExecutor(1)
 
     def _claim(self, stage):
         workdir = self.folder.parent
@@ -285,17 +284,25 @@ class Checkpoints:
         self._unsealed = step
 
     def poll(self) -> None:
-        """Seals the save under way if it has ended; to be called once per step, so that a kill loses one interval. It
-        waits for no other process: orbax ends a save on process 0 once all have written their part."""
+        """Has the save under way sealed if it has ended; to be called once per step, so that a kill loses one interval.
+        It waits for no other process: orbax ends a save on process 0 once all have written their part; nor for the
+        seal."""
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
-            self.wait()
+            self._seal()
+            if self._sealing is None or self._sealing.done():
+                self.wait()
+
+    def _seal(self):
+        self._manager.wait_until_finished()
+        if self._unsealed is not None and self._sealing is None and pod.is_first():
+            self._sealing = self._thread.submit(seal, self.folder / str(self._unsealed))
 
     def wait(self) -> None:
-        """Waits for the save under way and seals it."""
-        self._manager.wait_until_finished()
-        if self._unsealed is not None and pod.is_first():
-            seal(self.folder / str(self._unsealed))
-        self._unsealed = None
+        """Waits for the save under way, and until it is sealed."""
+        self._seal()
+        if self._sealing is not None:
+            self._sealing.result()
+        self._unsealed = self._sealing = None
 
     def latest(self) -> int | None:
         """The newest sealed step, or None. A checkpoint that a kill left unsealed does not count."""
@@ -331,4 +338,5 @@ class Checkpoints:
 
     def __exit__(self, *error):
         self.wait()
+        self._thread.shutdown()
         self._manager.close()

@@ -1,10 +1,11 @@
-"""What every command shares: reading --config files, one-line errors, SIGTERM, a progress line."""
+"""What every command shares: reading configuration files, one-line errors, SIGTERM, a progress line."""
 
 import os
 import signal
 import sys
 import tempfile
 import traceback
+from importlib import util
 from pathlib import Path
 
 from absl import flags, logging
@@ -29,6 +30,14 @@ def run(main, leave=sys.exit) -> None:
     except Exception:
         traceback.print_exc()
         leave(1)
+
+
+def sibling(file: str, name: str):
+    """The module of the configuration `name`.py that lies beside `file`, for one that changes it."""
+    spec = util.spec_from_file_location(name, Path(file).with_name(f"{name}.py"))
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse_config(argv, doc: str, workdir: bool = True):

@@ -65,10 +65,9 @@ def programs_of(config, place: topology.Topology) -> list[program.Program]:
     devices = topology.devices(place)
     if "buckets" in config:
         return supervised.programs(config, sharding.mesh_of(config.mesh, devices))
-    own = topology.devices(topology.machine(place))
     if "prompts_per_step" in config:
-        return rehearsal.reinforcement(config, devices, own)
-    return rehearsal.generation(config, own)
+        return rehearsal.reinforcement(config, devices)
+    return rehearsal.generation(config, topology.devices(topology.machine(place)))
 
 
 def measure(job: program.Program, hbm: int, options: dict) -> dict:

@@ -4,8 +4,8 @@ Everything that is drawn at step n is a function of the configuration's seed, n,
 the parameters of step n draw, and wait for their rewards (`collect`); or those of step n - 1 do, and rewards are
 fetched while step n + 1 is drawn (`Ahead`).
 
-In a pod each process draws and judges some of a step's prompts, on its own devices: trajectories and rewards are
-everywhere this process's alone, batches those of all.
+In a pod all processes draw together, on the mesh of all; of what was drawn each keeps and judges some of the step's
+prompts: trajectories and rewards are this process's alone, batches those of all.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ from janus_jax.appraisal import Pending
 from janus_jax.data import prompts as prompt_file
 from janus_jax.errors import UserError
 from janus_jax.introspect import introspect
-from janus_jax.rewards import settings
 from janus_jax.rewards.judged import Judge
 from janus_jax.scored import Scores, Stage, credit, score
 from janus_jax.shapes import text
@@ -119,22 +118,21 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
     """Trajectories of step `number`: a group for each of its prompts that are this process's. Another attempt has
     other prompts."""
     prompts, seed = prompts_of(config, stage, number, attempt)
-    prompts = [prompts[i] for i in own_prompts(config, stage.programs.by_row)]
-    params = stage.programs.to_draw(params)
-    with jax.set_mesh(stage.programs.own):
-        return introspect(
-            stage.model,
-            params,
-            stage.processor,
-            prompts,
-            config.group,
-            config.rounds,
-            stage.sampling,
-            seed=seed,
-            batch=config.get("rollout_rows", 0) or len(prompts) * config.group,
-            always=config.credit == "released/always_second",
-            released=config.released,
-        )
+    trajectories = introspect(
+        stage.model,
+        stage.programs.to_draw(params),
+        stage.processor,
+        prompts,
+        config.group,
+        config.rounds,
+        stage.sampling,
+        seed=seed,
+        batch=config.get("rollout_rows", 0) or len(prompts) * config.group,
+        always=config.credit == "released/always_second",
+        released=config.released,
+    )
+    stage.look(trajectories)
+    return [trajectories[i] for i in local.rows(stage.programs.by_row, len(trajectories))]
 
 
 # Rewards
@@ -142,18 +140,14 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
 
 def ask(config, judge: Judge, trajectories) -> Pending:
     """Rewards on their way, as the configuration says."""
-    here = settings.on_devices(config.reward)
-    return Pending(judge, trajectories, config.most_missing, config.pause_seconds, here)
+    return Pending(judge, trajectories, config.most_missing, config.pause_seconds)
 
 
-def awaited(config, stage: Stage, pending: Pending, stop, tell):
+def awaited(pending: Pending, stop, tell):
     """pending.wait(stop, tell). In a pod all processes wait together: until all have their rewards, or stop() is true
     on one; then it is None on all. tell(line) is called on all when one has a line, which is "" on the others."""
     if jax.process_count() == 1:
         return pending.wait(stop, tell)
-    if settings.on_devices(config.reward):  # of the model's own rewards none is missing
-        with jax.set_mesh(stage.programs.own):
-            return pending.wait()
     rewards = None
     while True:
         said = []
@@ -183,7 +177,7 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
         with timed(seconds, "draw"):
             trajectories = explore(config, stage, params, number, attempt)
         with timed(seconds, "judge"):
-            rewards = awaited(config, stage, ask(config, judge, trajectories), stop, tell)
+            rewards = awaited(ask(config, judge, trajectories), stop, tell)
         if rewards is None:
             return None
         everything[0].extend(trajectories)
@@ -227,7 +221,7 @@ class Ahead:
         if number + 1 < self._config.steps:
             following = self._draw(params, reference, number + 1, seconds)
         with timed(seconds, "judge"):
-            rewards = awaited(self._config, self._stage, self._pending, stop, tell)
+            rewards = awaited(self._pending, stop, tell)
         if rewards is None:
             return None
         self._send(following)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from janus_jax import images, sample, tokens
+from janus_jax import images, local, sample, tokens
 from janus_jax.density import Sampling, paired
 from janus_jax.errors import UserError
 
@@ -75,7 +75,8 @@ def introspect(
     code does otherwise, for checking against it: pictures are re-encoded and drawn again whatever the verdict,
     positions count every slot, left padding is attended in the judge's and the redrawing contexts, and a reason's
     own EOS is masked; a row then depends on the rows beside it. progress: called with the number of finished
-    trajectories after each chunk.
+    trajectories after each chunk. Where the parameters lie on the devices of several processes, all of them call this
+    with the same arguments, and get the same.
 
     Returns trajectories in the order of prompts, then samples. Raises UserError for an empty or overlong prompt.
     """
@@ -196,7 +197,7 @@ def _fill(run: _Run, rows) -> None:
     for turn in range(run.rounds):
         keys = run.keys(rows, alive, 2 * turn)
         painter, codes, code_logps = sample.draw(model, params, painter, hidden, keys, run.sampling, run.guided, **slot)
-        pixels = images.to_uint8(sample.decode_codes(model, params, codes))
+        pixels = images.to_uint8(local.whole(sample.decode_codes(model, params, codes)))
         pictures = [Image.fromarray(picture) for picture in pixels]
         seen = np.stack([run.processor.for_understanding(picture) for picture in pictures])
         judge, _ = sample.extend_seen(model, params, judge, seen, **slot)
@@ -205,11 +206,11 @@ def _fill(run: _Run, rows) -> None:
         judge, words, word_logps, p_yes = sample.speak(
             model, params, judge, hidden, keys, run.sampling, special, **slot
         )
-        codes, code_logps, words, word_logps, p_yes = map(np.asarray, (codes, code_logps, words, word_logps, p_yes))
+        codes, code_logps, words, word_logps, p_yes = local.whole((codes, code_logps, words, word_logps, p_yes))
         context_codes = codes
         if run.reencode:
             redrawn = np.stack([run.processor.for_generation(picture) for picture in pictures])
-            context_codes = np.asarray(sample.encode_codes(model, params, redrawn))
+            context_codes = local.whole(sample.encode_codes(model, params, redrawn))
         for place in range(live):
             count = _spoken(words[place], special.eos)
             rows[alive[place]].rounds.append(

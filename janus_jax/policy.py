@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from janus_jax import local, losses, optim, ppo, rollout, sharding, train_step
+from janus_jax import losses, optim, ppo, rollout, sharding, train_step
 from janus_jax.batch import singly, targets_of, with_targets
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
@@ -109,10 +109,9 @@ class Programs:
     built: the policy-gradient step over (painter's batch, judge's batch), with its state's form. refer(params, batches,
     policy) -> list of log-probabilities f32[B,N] of the batches' targets without truncation (policy: embeds the
     contexts in the released layout, else not looked at); score: the same under the density that was drawn from.
-    expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding. own: the mesh
-    that this process draws on; in a pod its part of the whole. cast(params) -> the model's own parameters as they
-    draw: in the model's dtype, and not split over fsdp, since each token would gather them anew. to_draw(params): the
-    same on `own`; all processes call it.
+    expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding.
+    cast(params) -> the model's own parameters as they draw: in the model's dtype, and not split over fsdp, since each
+    token would gather them anew. to_draw(params): the same, and nothing is copied that lies so already.
     """
 
     built: train_step.Built
@@ -120,7 +119,6 @@ class Programs:
     score: Callable
     expect: Callable
     by_row: jax.sharding.NamedSharding
-    own: jax.sharding.Mesh
     cast: Callable
     to_draw: Callable
 
@@ -189,12 +187,11 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
     jitted = (scored(untruncated), scored(forward), jax.jit(expect, out_shardings=by_row))
     drawing = sharding.param_shardings(params, mesh, without=("fsdp",))
     cast = jax.jit(lambda params: cast_params(params, model.cfg.dtype), out_shardings=drawing)
-    own = local.mesh(mesh)
 
     def to_draw(params):
         params = ppo.without_value_head(params)
         stored = {leaf.dtype for leaf in jax.tree.leaves(params)}
         # nothing to cast, then no copy either where the layouts are the same
-        return local.tree(jax.device_put(params, drawing) if stored <= {model.cfg.dtype} else cast(params), own)
+        return jax.device_put(params, drawing) if stored <= {model.cfg.dtype} else cast(params)
 
-    return Programs(built, *jitted, by_row, own, cast, to_draw)
+    return Programs(built, *jitted, by_row, cast, to_draw)

@@ -1,13 +1,13 @@
 """The programs of stage 2, and those of drawing alone, from shapes: no weights, no tokenizer, no device.
 
-Each process draws on its own devices: a mesh (devices / tensor, 1, tensor) over them, where the parameters are whole
-but for `tensor`, in the dtype that is computed in.
+What draws lies whole on the mesh but for `tensor`, in the dtype that is computed in; rows are split over its other
+axes.
 """
 
 import jax
 import jax.numpy as jnp
 
-from janus_jax import local, policy, ppo, rollout, sample, sharding, tokens
+from janus_jax import policy, ppo, rollout, sample, sharding, tokens
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
 from janus_jax.models import flops
@@ -38,15 +38,6 @@ def model_of(config) -> Janus:
         return Janus(JanusConfig.preset(config.preset).changed(config.model))
     except ValueError as error:
         raise UserError(f"{error}: set --config.preset") from error
-
-
-def local_mesh(own, tensor: int) -> jax.sharding.Mesh:
-    """The mesh that a process draws on; own: its devices."""
-    if len(own) % tensor:
-        raise UserError(
-            f"a process has {len(own)} devices, which do not divide by tensor = {tensor}: change --config.mesh"
-        )
-    return sharding.make_mesh(len(own) // tensor, 1, tensor, devices=own)
 
 
 def drawing(model: Janus, sampling: Sampling, mesh, rows: int, rounds: int, prompt: int, beside) -> list[Program]:
@@ -162,23 +153,22 @@ def _cache(cfg, mesh, rows, slots):
     return shapes.replace(**{name: place(name) for name in fields})
 
 
-def generation(config, own) -> list[Program]:
-    """Of janus_jax.generate: drawing alone, on the devices of one process. config: preset, model, mesh (its tensor
-    counts), prompt_tokens, batch (trajectories at a time), rounds, cfg_weight, max_reason_tokens."""
+def generation(config, devices) -> list[Program]:
+    """Of janus_jax.generate: drawing alone, on the devices of one process. config: preset, model, mesh, prompt_tokens,
+    batch (trajectories at a time), rounds, cfg_weight, max_reason_tokens."""
     sampling = Sampling(cfg_weight=config.cfg_weight, max_reason_tokens=config.max_reason_tokens)
-    mesh = local_mesh(own, config.mesh[2])
+    mesh = sharding.mesh_of(config.mesh, devices)
     return drawing(model_of(config), sampling, mesh, config.batch, config.rounds, config.prompt_tokens, {})
 
 
-def reinforcement(config, devices, own) -> list[Program]:
-    """Of janus_jax.train_rl: drawing on the devices of one process (own), with the training state and the reference
-    beside it; the reference's log-probabilities; the policy-gradient step."""
+def reinforcement(config, devices) -> list[Program]:
+    """Of janus_jax.train_rl: drawing, with the training state and the reference beside it; the reference's
+    log-probabilities; the policy-gradient step."""
     model, mesh = model_of(config), sharding.mesh_of(config.mesh, devices)
     policy.check_rows(config, mesh)
-    local.check_tensor(mesh)
     cfg, sampling = model.cfg, policy.sampling_of(config)
     rows = config.prompts_per_step * config.group
-    processes = len(devices) // len(own)
+    processes = len({device.process_index for device in devices})
     if config.prompts_per_step % processes:
         raise UserError(
             f"{config.prompts_per_step} prompts per step do not divide over {processes} processes: change "
@@ -197,12 +187,11 @@ def reinforcement(config, devices, own) -> list[Program]:
     needed = [sum(flops.scored(cfg, batch, trained) for batch in batches) for trained in (False, True)]
     batches = placed(batches, programs.by_row)
     trained = {"parameters": state.params, "optimizer": state.opt_state}
-    share = rows // processes
     rolled = drawing(
         model,
         sampling,
-        local_mesh(own, mesh.shape["tensor"]),
-        min(share, config.rollout_rows or share),
+        mesh,
+        min(rows, config.rollout_rows or rows),
         config.rounds,
         config.prompt_tokens,
         {"parameters": (state.params, reference), "optimizer": state.opt_state},

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from janus_jax import images, sample
+from janus_jax import images, local, sample
 from janus_jax.data.pairs import read_pairs
 from janus_jax.shapes import render, scene, text, verify
 from janus_jax.understand import yes_probabilities
@@ -36,7 +36,7 @@ def labelled_pictures(model, params, count: int, seed: int = 0) -> Labelled:
             prompts.append(prompt)
             pixels.append(render.render(compose(rng, text.parse(prompt)), side, rng))
     codes = sample.encode_codes(model, params, np.stack(pixels) / np.float32(127.5) - 1)
-    pixels = images.to_uint8(sample.decode_codes(model, params, codes))
+    pixels = images.to_uint8(local.whole(sample.decode_codes(model, params, codes)))
     right = [verify.matches(text.parse(p), verify.read(x)) for p, x in zip(prompts, pixels, strict=True)]
     return Labelled(prompts, [Image.fromarray(x) for x in pixels], np.array(right))
 

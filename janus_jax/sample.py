@@ -218,10 +218,12 @@ def keep_rows(cache: Cache, rows) -> Cache:
 @functools.partial(jax.jit, static_argnames="model")
 def decode_codes(model: Janus, params, codes):
     """codes i32[B,I] -> pixels f32[B,h,w,3]."""
-    return apply(model, params, "decode_codes", codes)
+    pixels = apply(model, params, "decode_codes", sharding.constrain(codes, "batch", None))
+    return sharding.constrain(pixels, "batch", None, None, None)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def encode_codes(model: Janus, params, pixels):
     """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I]."""
-    return apply(model, params, "encode_codes", pixels)
+    codes = apply(model, params, "encode_codes", sharding.constrain(pixels, "batch", None, None, None))
+    return sharding.constrain(codes, "batch", None)

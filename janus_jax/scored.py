@@ -3,6 +3,7 @@ that the loss compares with. The batch holds those of the parameters that drew, 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from janus_jax.processor import Processor
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """What stays the same from step to step. prompts: the lines of the prompts' file, or None for the embedded
-    world's; layout: shapes of the batches."""
+    world's; layout: shapes of the batches; look: called with all that was drawn, in all processes of a pod at once."""
 
     model: Janus
     processor: Processor
@@ -27,6 +28,7 @@ class Stage:
     prompts: list[str] | None
     layout: rollout.Layout
     programs: Programs
+    look: Callable[[list], None] = lambda trajectories: None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,7 +100,7 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool =
 
 def _grid(shape, devices) -> np.ndarray:
     """The devices of one slice as an array [data, fsdp, tensor]: neighbours on the torus as far as can be, but for a
-    tensor axis that fits into a process: it lies in one, since each process draws on devices of its own."""
+    tensor axis that fits into a process: it lies in one, so that no two processes have the same rows to judge."""
     try:
         grid = jax.make_mesh(shape, AXES, devices=devices).devices
     except NotImplementedError:  # an axis that is none of the torus's own

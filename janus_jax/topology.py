@@ -67,13 +67,16 @@ class Topology:
     slices: int = 1
 
     def __str__(self):
-        slices = f"@{self.slices}" if self.slices > 1 else ""
-        return f"{self.chip}:{'x'.join(map(str, self.shape))}{slices}"
+        return f"{self.chip}:{'x'.join(map(str, self.shape))}{self._slices}"
+
+    @property
+    def _slices(self) -> str:
+        return f"@{self.slices}" if self.slices > 1 else ""
 
     @property
     def name(self) -> str:
-        """As clouds call one slice, v5e-16."""
-        return f"{self.chip}-{math.prod(self.shape) * CHIPS[self.chip].cores}"
+        """As clouds call a slice, v5e-16; of several with their number, v5e-16@2."""
+        return f"{self.chip}-{math.prod(self.shape) * CHIPS[self.chip].cores}{self._slices}"
 
     @property
     def chips(self) -> int:

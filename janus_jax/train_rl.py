@@ -7,10 +7,11 @@ reference scores with its own embeddings, pictures are drawn again only where th
 of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
 policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts
 and the random bits of a step are functions of (seed, step), and a rollout in flight is in the checkpoint. The finished
-model is DIR/model. In a pod each process draws and judges its share of the prompts on its own devices.
+model is DIR/model. In a pod all processes draw together, and each judges its share of the prompts' pictures.
 """
 
 import collections
+import dataclasses
 import functools
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli, experience, loading, pod, ppo, rollout, self_judge, sharding, sight
+from janus_jax import cli, experience, loading, pod, ppo, rollout, sharding, sight
 from janus_jax.checkpoint import Checkpoints
 from janus_jax.data.prompts import read_prompts
 from janus_jax.errors import UserError
@@ -33,6 +34,7 @@ from janus_jax.resumption import same_settings
 from janus_jax.retention import labelled_pictures, listed_pictures, retention
 from janus_jax.rewards import settings, shapes
 from janus_jax.scored import Stage, credit, score, training_batches
+from janus_jax.self_judge import SelfJudge
 from janus_jax.storyboard import storyboard
 from janus_jax.train_step import MOST_SKIPPED, check_skipped, in_a_row
 
@@ -88,7 +90,7 @@ def main(argv):
     # what is wrong with the reward or the prompts is said before a model is loaded
     settings.make_judge(config.reward, own=shapes.judge)
     if config.ahead and settings.on_devices(config.reward):
-        raise UserError("the model as judge works where pictures are drawn, not meanwhile: set --config.ahead=False")
+        raise UserError("a checkpoint holds no rewards of the model as judge: set --config.ahead=False")
     lines = read_prompts(config.prompts) if config.prompts else None
     own = config.retention_every and config.retention_pairs
     labelled = listed_pictures(config.retention_pairs) if own else None
@@ -152,13 +154,6 @@ def copied(params):
     return jax.tree.map(jnp.copy, ppo.without_value_head(params))
 
 
-def by_itself(stage: Stage, params, function):
-    """function(the model's parameters), computed by each process of a pod alone, on its own devices."""
-    params = stage.programs.to_draw(params)
-    with jax.set_mesh(stage.programs.own):
-        return function(params)
-
-
 def in_checkpoint(config, stage: Stage, state, reference, flight) -> dict:
     """What a checkpoint holds beside the state, if there is any: the reference, where it changes, and the rollout in
     flight."""
@@ -187,16 +182,12 @@ def resumed(config, stage: Stage, checkpoints, step: int, reference):
 def train(config, workdir, mesh, lines, labelled):
     """Runs stage 2 on a mesh in the context. lines, labelled: the prompts and labelled pictures of files, or None."""
     stage, initial = assemble(config, mesh, lines)
-    rows = config.prompts_per_step * config.group
-    judging = initial
-    if settings.on_devices(config.reward) and jax.process_count() > 1:
-        judging = stage.programs.to_draw(initial)  # each process judges by itself
-    own = self_judge.make_judge(stage.model, judging, stage.processor, batch=rows)
+    own = SelfJudge(stage.model, initial, stage.processor, batch=config.prompts_per_step * config.group)
     judge = settings.make_judge(config.reward, own=own)
+    if settings.on_devices(config.reward):
+        stage = dataclasses.replace(stage, look=own.look)
     if config.retention_every and labelled is None:
-        labelled = by_itself(
-            stage, initial, lambda params: labelled_pictures(stage.model, params, config.retention_prompts)
-        )
+        labelled = labelled_pictures(stage.model, stage.programs.to_draw(initial), config.retention_prompts)
     stop = cli.Stop()
     stopped = pod.AnyOf(stop)
     with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl", pod.is_first()) as metrics:
@@ -245,9 +236,8 @@ def train(config, workdir, mesh, lines, labelled):
                 checkpoints.poll()
                 values |= described(config, found, seconds)
                 if labelled and (done % config.retention_every == 0 or done == config.steps):
-                    values["retention"] = by_itself(
-                        stage, state.params, lambda params: retention(stage.model, params, stage.processor, labelled)
-                    )
+                    judging = stage.programs.to_draw(state.params)
+                    values["retention"] = retention(stage.model, judging, stage.processor, labelled)
                 written = metrics.write(done, values)
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")

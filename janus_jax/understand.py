@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from janus_jax import sample, tokens
+from janus_jax import local, sample, tokens
 from janus_jax.batch import Row, collate
 from janus_jax.density import Sampling
 from janus_jax.errors import UserError
@@ -116,7 +116,7 @@ def _speak(model, params, processor, rows, keys, sampling, batch, verdict, liste
         _, ids, _, p_yes = sample.speak(
             model, params, cache, hidden, own, sampling, special, verdict=verdict, listen=hear
         )
-        ids, p_yes = np.asarray(ids), np.asarray(p_yes)
+        ids, p_yes = local.whole((ids, p_yes))
         said += [(processor.decode(ids[n]), float(p_yes[n])) for n in range(live)]
         if listen:
             jax.effects_barrier()

@@ -11,8 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from janus_jax import cli, compile, hlo, local, program, sharding, supervised, topology
-from janus_jax.errors import UserError
+from janus_jax import cli, compile, hlo, program, sharding, supervised, topology
 from janus_jax.topology import parse
 
 pytestmark = pytest.mark.aot
@@ -100,17 +99,14 @@ def test_shardings(job, place):
     "place, shape", [("v5e-16", (1, 4, 4)), ("v5e-32", (1, 8, 4)), ("v5e-64", (1, 16, 4)), ("v6e-16", (1, -1, 2))]
 )
 def test_the_tensor_axis_lies_in_a_process(place, shape):
-    """Which draws with it. By the torus alone it would be a column of chips, of two hosts."""
+    """Which judges its rows. By the torus alone it would be a column of chips, of two hosts."""
     mesh = sharding.mesh_of(shape, topology.devices(parse(place)))
-    local.check_tensor(mesh)
     assert {len({device.process_index for device in group}) for group in mesh.devices.reshape(-1, shape[-1])} == {1}
     assert len({device.id for device in mesh.devices.flat}) == mesh.size
-    with pytest.raises(UserError, match="spans processes"):
-        local.check_tensor(sharding.mesh_of((1, -1, 8), topology.devices(parse(place))))
 
 
 def test_decoding_gathers_no_parameter():
-    """The loop that draws, on one machine of v5e-32 with tensor = 4, as configs/janus_pro_7b_rl.py has it."""
+    """The loop that draws, on eight machines, as configs/janus_pro_7b_rl.py has it."""
     config = configured("janus_pro_7b_rl", "v5e-32")
     jobs = compile.programs_of(config, parse("v5e-32"))
     draw = next(job for job in jobs if job.name == "draw")

@@ -86,17 +86,3 @@ def test_pending_gives_up_at_once():
 
     with pytest.raises(ZeroDivisionError):
         Pending(broken, TRAJECTORIES).wait()
-
-
-def test_pending_here():
-    """A judge that works on the devices is asked by the thread that waits, and not before."""
-    flaky, threads = Flaky({}), []
-
-    def judge(prompts, images):
-        threads.append(threading.current_thread())
-        return flaky(prompts, images)
-
-    pending = Pending(judge, TRAJECTORIES, here=True)
-    assert not threads
-    np.testing.assert_allclose(np.concatenate(pending.wait()), np.arange(5) / 10, atol=1e-6)
-    assert threads == [threading.main_thread()]

@@ -31,14 +31,14 @@ def rl(**changes):
 
 
 def test_stage_2():
-    jobs = rehearsal.reinforcement(rl(), jax.devices(), jax.devices())
+    jobs = rehearsal.reinforcement(rl(), jax.devices())
     names = [job.name for job in jobs]
     assert names[:2] == ["begin", "cast to draw"]
     assert names[2:7] == ["prefill prompts", "draw", "VQ decode", "judge: look", "judge: speak"]
     assert names[-2:] == ["reference", "train step"]
     by_name = dict(zip(names, jobs, strict=True))
     draw, step = by_name["draw"], by_name["train step"]
-    assert dict(draw.mesh.shape) == {"data": 4, "fsdp": 1, "tensor": 2}
+    assert draw.mesh == step.mesh
     # while it draws, the training state and the reference lie beside the copy that draws
     state = bytes_per_device(step.holds["parameters"]) + bytes_per_device(step.beside["parameters"])
     assert bytes_per_device(draw.beside["parameters"]) == state
@@ -49,11 +49,7 @@ def test_stage_2():
 
 def test_a_chunk_of_a_rollout_has_a_smaller_cache():
     whole, part = (
-        next(
-            job
-            for job in rehearsal.reinforcement(rl(rollout_rows=rows), jax.devices(), jax.devices())
-            if job.name == "draw"
-        )
+        next(job for job in rehearsal.reinforcement(rl(rollout_rows=rows), jax.devices()) if job.name == "draw")
         for rows in (0, 4)
     )
     assert bytes_per_device(whole.holds["cache"]) == pytest.approx(2 * bytes_per_device(part.holds["cache"]), rel=0.01)
@@ -61,9 +57,9 @@ def test_a_chunk_of_a_rollout_has_a_smaller_cache():
 
 def test_what_cannot_be_rehearsed():
     with pytest.raises(UserError, match="preset"):
-        rehearsal.reinforcement(rl(preset=""), jax.devices(), jax.devices())
-    with pytest.raises(UserError, match="do not divide by tensor = 3"):
-        rehearsal.local_mesh(jax.devices(), 3)
+        rehearsal.reinforcement(rl(preset=""), jax.devices())
+    with pytest.raises(UserError, match="does not use the 8 devices"):
+        rehearsal.reinforcement(rl(mesh=(1, 1, 3)), jax.devices())
 
 
 def test_blank_batches_are_like_real_ones():
