@@ -14,14 +14,13 @@ from janus_jax.cli import sibling
 
 # Of each slice the mesh (data, fsdp, tensor) and what differs from USUAL.
 SLICES = {
-    "v5e-16": {"mesh": (1, 2, 8), "micro_batches": 32, "rollout_rows": 16},
-    "v5e-32": {"mesh": (1, 8, 4), "rollout_rows": 64},
-    "v5p-8": {"mesh": (1, 1, 4), "rollout_rows": 64},
+    "v5e-16": {"mesh": (1, 4, 4), "micro_batches": 32, "rollout_rows": 8},
+    "v5e-32": {"mesh": (1, 8, 4)},
+    "v5p-8": {"mesh": (1, 1, 4)},
     "v5p-16": {"mesh": (1, 4, 2), "micro_batches": 8, "rollout_rows": 0},
-    "v4-16": {"mesh": (1, 2, 4), "rollout_rows": 32},
-    "v6e-8": {"mesh": (1, 1, 8), "rollout_rows": 32},
-    "v6e-16": {"mesh": (1, 4, 4), "rollout_rows": 32},
-    "tpu7x-8": {"mesh": (1, 1, 8), "rollout_rows": 0},
+    "v4-16": {"mesh": (1, 2, 4), "micro_batches": 32, "rollout_rows": 16},
+    "v6e-8": {"mesh": (1, 2, 4), "micro_batches": 32, "rollout_rows": 16},
+    "tpu7x-8": {"mesh": (1, 2, 4), "rollout_rows": 0},
 }
 # micro_batches: parts that a step's batch is cut into; rollout_rows: trajectories drawn at a time, 0 = all; moments,
 # gradients: how they are kept

@@ -31,7 +31,7 @@
 #   --detach              run: do not watch, hence do not retry either
 #   --worker W --lines L --follow    logs: of which host (0; or all), how many (50), and go on
 #   --tries N             for capacity, and for ssh, before giving up, 3 [TPU_TRIES]
-#   --poll S              seconds between two looks or tries, 60 [TPU_POLL]
+#   --poll S              seconds between two looks or tries, 60 [TPU_POLL]; while a job runs 20 at most
 #   --wait S              longest wait for the VM, 86400 [TPU_WAIT]
 #   --dry-run             prints each command, quoted for the shell, and runs none
 #
@@ -255,7 +255,7 @@ need_gcloud() {
   if ((!dry)) && [[ -z "$ANSWER" ]]; then refuse "not logged in to Google Cloud: gcloud auth login"; fi
 }
 
-pause() { if ((!dry)); then sleep "$poll"; fi; }
+pause() { if ((!dry)); then sleep "${1:-$poll}"; fi; }
 
 # Of what has happened; in a dry run nothing has.
 tell() { if ((!dry)); then say "$@"; fi; }
@@ -557,7 +557,7 @@ summarise() { # ACTION of tpu_worker.sh that they answer
     OUTCOME=interrupted
   elif grep -Eq '^janus_job exited [1-9]' <<<"$ANSWER"; then
     OUTCOME=failed
-    culprit="$(grep -E '^janus_job exited [1-9]' <<<"$ANSWER" | head -n 1)"
+    culprit="$(awk '/^janus_job exited [1-9]/ { print "status", $3, "on", $4; exit }' <<<"$ANSWER")"
   elif grep -Eq '^janus_job none ' <<<"$ANSWER"; then
     OUTCOME=none
   elif grep -Eq '^janus_job running ' <<<"$ANSWER"; then
@@ -579,9 +579,12 @@ attend() { # WORDS of tpu_worker.sh
 
 watch_job() {
   while [[ "$OUTCOME" == running ]]; do
-    pause
+    pause $((poll < 20 ? poll : 20)) # a host that died is to be named within a minute
     attend state
   done
+  if [[ "$OUTCOME" == failed ]]; then
+    tell "the command failed with $culprit; looking whether $name is being taken away"
+  fi
   # A machine that is being taken away says READY for a while, and its job has just ended.
   if [[ "$OUTCOME" == failed || "$OUTCOME" == interrupted ]]; then
     pause
@@ -632,13 +635,11 @@ finish() { # MESSAGE of the end
 }
 
 give_up() { # the command failed by itself
-  local status host
-  read -r _ _ status host _ <<<"$culprit"
   # The other workers may wait for the dead one for ever.
   on_all bash tpu_worker.sh stop || true
   on_all bash tpu_worker.sh logs 20 || true
   printf '%s\n' "$ANSWER"
-  finish "the command failed with status $status on $host"
+  finish "the command failed with $culprit"
   exit 1
 }
 

@@ -362,7 +362,8 @@ def test_run_without_setup(cloud):
 
 def test_a_command_that_fails(ready):
     line = ready.refused(1, "run", *WHERE, *shell("echo oh no; [ $WORKER = host-w0 ] || exit 3; sleep 100"))
-    assert "status 3 on host-w1" in line and "delete" in line
+    assert "failed with status 3 on host-w1;" in line and "delete" in line
+    assert "failed with status 3 on host-w1; looking whether" in ready.run.stderr  # at once
     assert "oh no" in ready.run.stdout
     assert ready.state("vm") == "READY"
     assert "host-w0: terminated" in ready.ok("status", *WHERE).stdout  # it would have waited for ever
