@@ -53,6 +53,7 @@ EXTRAS = {
     "app": ["gradio>=6"],
     "dev": [
         "pytest>=9",
+        "pytest-xdist>=3.8",
         # < 0.18: a minor release may format differently.
         "ruff>=0.17.5,<0.18",
         "pre-commit>=4",

@@ -12,9 +12,9 @@ from janus_jax.cli import sibling
 SLICES = {
     "v5e-4": {"mesh": (1, 4, 1), "rollout_rows": 8},
     "v5e-8": {"mesh": (1, 8, 1), "micro_batches": 8},
-    "v4-8": {"mesh": (1, 4, 1), "micro_batches": 8},
+    "v4-8": {"mesh": (1, 4, 1), "micro_batches": 8, "rollout_rows": 32},
     "v5p-8": {"mesh": (1, 4, 1), "micro_batches": 8, "rollout_rows": 0},
-    "v6e-4": {"mesh": (1, 4, 1), "micro_batches": 8},
+    "v6e-4": {"mesh": (1, 4, 1), "micro_batches": 8, "rollout_rows": 32},
     "tpu7x-8": {"mesh": (1, 8, 1), "micro_batches": 8, "rollout_rows": 0},
 }
 

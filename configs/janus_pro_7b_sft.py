@@ -41,11 +41,14 @@ BUCKETS_OF_32 = (
 
 
 def use_slice(config, name: str, slices: dict, usual: dict) -> None:
-    """Sets what a slice asks for; of several, "v5e-16@2", each has its share of the data axis."""
+    """Sets what a slice asks for; of several, "v5e-16@2", each has its share of the data axis, and so of the rows."""
     one, _, count = name.partition("@")
-    settings = usual | slices.get(one, {})
+    settings, count = usual | slices.get(one, {}), int(count or 1)
     data, *others = settings["mesh"]
-    settings["mesh"] = (data * int(count or 1), *others)
+    settings["mesh"] = (data * count, *others)
+    settings["micro_batches"] = max(settings["micro_batches"] // count, 1)
+    if "rollout_rows" in settings:
+        settings["rollout_rows"] *= count
     for key, value in settings.items():
         setattr(config, key, value)
 

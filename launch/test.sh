@@ -30,5 +30,7 @@ fi
 cd -- "$ROOT"
 # The tests want eight CPU devices wherever they run; JAX_PLATFORMS=tpu or cuda is for those who know.
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
+# All of them by two processes, a file at a time: what takes the time, tracing and compiling, uses one core.
+if ((!${#arguments[@]})); then arguments=(-n 2 --dist loadfile); fi
 # A later -m of the caller's wins over this one.
-exec "$PY" -m pytest -m "$marks" ${arguments[@]+"${arguments[@]}"}
+exec "$PY" -m pytest -m "$marks" "${arguments[@]}"

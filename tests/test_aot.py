@@ -76,11 +76,27 @@ def test_policy_gradient_steps(job, place):
     assert 0.5 < row["model_flops"] / row["hlo_flops"] < 1.2
 
 
+@pytest.mark.parametrize("attention", ["auto", "dot"])
+def test_prefills(attention):
+    """By the kernel where that is not ruled out; what draws, a token at a time, never."""
+    config = configured("janus_pro_1b_rl", "v5e-4")
+    config.model = {**dict(config.model), "attention": attention}
+    jobs = {job.name: job for job in compile.programs_of(config, parse("v5e-4"))}
+    look = jobs["judge: look"]
+    if attention == "auto":
+        assert compile.measure(look, parse("v5e-4").hbm, compile.QUICK)["fits"]
+    assert ("splash_mha" in look.lower().as_text(debug_info=True)) == (attention == "auto")
+    assert "splash_mha" not in jobs["draw"].lower().as_text(debug_info=True)
+
+
 def test_a_mesh_over_two_slices():
     """The data axis runs across them, all others within one."""
     mesh = sharding.mesh_of((2, 4, 1), topology.devices(parse("v5e:2x2@2")))
     for row, index in zip(mesh.devices, (0, 1), strict=True):
         assert {device.slice_index for device in row.flat} == {index}
+    # so has the mesh of a configuration that is told of two
+    programs = supervised.programs(configured("janus_pro_1b_sft", "v5e-4@2"), mesh)
+    assert programs[-1].mesh.shape == {"data": 2, "fsdp": 4, "tensor": 1}
 
 
 @pytest.mark.parametrize(

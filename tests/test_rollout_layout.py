@@ -65,12 +65,27 @@ def test_the_training_layout_would_gather_them():
     assert of_parameters(drawn(without=()))
 
 
+def test_each_device_decodes_its_own_pictures():
+    mesh, shapes = sharding.make_mesh(2, 2, 2), abstract_params(MODEL)
+    params = placed(shapes, sharding.param_shardings(shapes, mesh, without=("fsdp",)))
+    codes = jax.ShapeDtypeStruct((ROWS, CFG.vq.tokens), jnp.int32)
+    with jax.set_mesh(mesh):
+        split = sample.decode_codes.lower(MODEL, params, codes).compile().as_text()
+    whole = sample.decode_codes.lower(MODEL, shapes, codes).compile().as_text()
+    assert hlo.flops(split) == pytest.approx(hlo.flops(whole) / 4, rel=0.05)
+
+
 def test_the_cast_changes_no_number():
-    small = {"image_size": 12, "channel_multipliers": (1, 1)}  # as many codes; bf16 convolutions take a CPU long
+    # as many codes; bf16 convolutions take a CPU long
+    small = {"image_size": 12, "channels": 16, "channel_multipliers": (1, 1), "groups": 16, "res_blocks": 1}
     model = Janus(CFG.changed({"dtype": "bfloat16", "vq": small}))
     params = init_params(model, jax.random.key(0))
-    # norms that are not all one, which bf16 could hold
-    params = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(1), x.shape), params)
+
+    @jax.jit
+    def moved(params):  # norms that are not all one, which bf16 could hold
+        return jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(1), x.shape), params)
+
+    params = moved(params)
     cast = cast_params(params, model.cfg.dtype)
     rng = np.random.default_rng(0)
     ids = jnp.asarray(rng.integers(0, 256, (2, 5)), jnp.int32)

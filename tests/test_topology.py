@@ -89,7 +89,7 @@ def test_configurations_that_take_a_slice(tmp_path):
     place = parse("v5e:4x4@2")
     assert compile.of_slice([f"--config={plain}", "--config.a=1"], place) == [f"--config={plain}", "--config.a=1"]
     assert compile.of_slice([f"--config={taking}", "--config.a=1"], place) == [
-        f"--config={taking}:v5e-16",
+        f"--config={taking}:v5e-16@2",
         "--config.a=1",
     ]
     assert compile.of_slice([f"--config={taking}:v5e-4"], place) == [f"--config={taking}:v5e-4"]
