@@ -300,9 +300,12 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits for the save under way, and until it is sealed."""
         self._seal()
-        if self._sealing is not None:
-            self._sealing.result()
-        self._unsealed = self._sealing = None
+        sealing, self._unsealed, self._sealing = self._sealing, None, None
+        if sealing is not None:
+            try:
+                sealing.result()
+            except OSError as error:
+                raise UserError(f"cannot write to {self.folder}: {error.strerror}; make room there") from error
 
     def latest(self) -> int | None:
         """The newest sealed step, or None. A checkpoint that a kill left unsealed does not count."""
@@ -336,7 +339,12 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
-        self.wait()
-        self._thread.shutdown()
-        self._manager.close()
+    def __exit__(self, kind, error, trace):
+        try:
+            self.wait()
+        except UserError:
+            if error is None:  # else that is what has to be said
+                raise
+        finally:
+            self._thread.shutdown()
+            self._manager.close()

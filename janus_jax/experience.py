@@ -4,8 +4,8 @@ Everything that is drawn at step n is a function of the configuration's seed, n,
 the parameters of step n draw, and wait for their rewards (`collect`); or those of step n - 1 do, and rewards are
 fetched while step n + 1 is drawn (`Ahead`).
 
-In a pod all processes draw together, on the mesh of all; of what was drawn each keeps and judges some of the step's
-prompts: trajectories and rewards are this process's alone, batches those of all.
+In a pod all processes draw together, on the mesh of all, and each has a share of the pictures judged; trajectories and
+rewards are on all of them, and the same.
 """
 
 import contextlib
@@ -88,19 +88,6 @@ def prompts_of(config, stage: Stage, number: int, attempt: int = 0) -> tuple[lis
     return prompts, int(rng.integers(2**31))
 
 
-def own_prompts(config, by_row) -> np.ndarray:
-    """Which of a step's prompts are this process's: those whose trajectories' rows are. Raises UserError where a group
-    would lie on several processes."""
-    rows = local.rows(by_row, config.prompts_per_step * config.group)
-    mine = np.unique(rows // config.group)
-    if len(rows) < len(mine) * config.group:
-        raise UserError(
-            f"groups of {config.group} trajectories do not lie on one process each: set --config.prompts_per_step to a "
-            "multiple of the devices that do not share a row"
-        )
-    return mine
-
-
 def _short_prompt(config, processor, rng, freely):
     """A training prompt of at most config.prompt_tokens; longer ones are left out. Raises UserError where all are
     longer."""
@@ -115,10 +102,9 @@ def _short_prompt(config, processor, rng, freely):
 
 
 def explore(config, stage: Stage, params, number: int, attempt: int = 0):
-    """Trajectories of step `number`: a group for each of its prompts that are this process's. Another attempt has
-    other prompts."""
+    """Trajectories of step `number`: a group for each of its prompts. Another attempt has other prompts."""
     prompts, seed = prompts_of(config, stage, number, attempt)
-    trajectories = introspect(
+    return introspect(
         stage.model,
         stage.programs.to_draw(params),
         stage.processor,
@@ -131,21 +117,33 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
         always=config.credit == "released/always_second",
         released=config.released,
     )
-    stage.look(trajectories)
-    return [trajectories[i] for i in local.rows(stage.programs.by_row, len(trajectories))]
 
 
 # Rewards
 
 
 def ask(config, judge: Judge, trajectories) -> Pending:
-    """Rewards on their way, as the configuration says."""
-    return Pending(judge, trajectories, config.most_missing, config.pause_seconds)
+    """Rewards on their way, as the configuration says: of this process's share of the trajectories."""
+    share = trajectories[jax.process_index() :: jax.process_count()]
+    return Pending(judge, share, config.most_missing, config.pause_seconds)
+
+
+def of_all(trajectories, rewards):
+    """The rewards of all trajectories, from each process's of its share. All processes call it."""
+    count = jax.process_count()
+    if count == 1:
+        return rewards
+    table = np.full((len(trajectories), max(len(t.rounds) for t in trajectories)), np.nan, np.float32)
+    for i, each in zip(range(jax.process_index(), len(trajectories), count), rewards, strict=True):
+        table[i, : len(each)] = each
+    tables = pod.gathered(table)
+    return [tables[i % count, i, : len(t.rounds)] for i, t in enumerate(trajectories)]
 
 
 def awaited(pending: Pending, stop, tell):
-    """pending.wait(stop, tell). In a pod all processes wait together: until all have their rewards, or stop() is true
-    on one; then it is None on all. tell(line) is called on all when one has a line, which is "" on the others."""
+    """pending.wait(stop, tell), this process's share. In a pod all processes wait together: until all have their
+    rewards, or stop() is true on one; then it is None on all. tell(line) is called on all when one has a line, which is
+    "" on the others."""
     if jax.process_count() == 1:
         return pending.wait(stop, tell)
     rewards = None
@@ -168,18 +166,19 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
     """The Experience of step `number`, drawn by `params`, or None where stop() became true while rewards were missing.
 
     Groups that teach nothing, because their members fare alike, are replaced by those of up to config.redraws further
-    rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. (In a pod each process replaces
-    its own.) tell(line): called while too many rewards are missing; seconds: a Counter of the time spent per phase.
+    rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. tell(line): called while too
+    many rewards are missing; seconds: a Counter of the time spent per phase.
     """
     telling, idle, everything = [], [], ([], [])
-    wanted = len(own_prompts(config, stage.programs.by_row))
     for attempt in range(1 + config.redraws):
         with timed(seconds, "draw"):
             trajectories = explore(config, stage, params, number, attempt)
         with timed(seconds, "judge"):
+            stage.look(trajectories)
             rewards = awaited(ask(config, judge, trajectories), stop, tell)
         if rewards is None:
             return None
+        rewards = of_all(trajectories, rewards)
         everything[0].extend(trajectories)
         everything[1].extend(rewards)
         credited = credit(config, trajectories, rewards)
@@ -187,9 +186,9 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
             members = slice(begin, begin + config.group)
             idles = all(sight.idle(advantage[members], config.group) for advantage in credited)
             (idle if idles else telling).append((trajectories[members], rewards[members]))
-        if config.redraws and pod.gathered(np.array(len(telling) >= wanted)).all():
+        if len(telling) >= config.prompts_per_step:
             break
-    groups = (telling + idle)[:wanted]
+    groups = (telling + idle)[: config.prompts_per_step]
     return Experience(*([one for group in groups for one in group[i]] for i in range(2)), everything)
 
 
@@ -224,6 +223,7 @@ class Ahead:
             rewards = awaited(self._pending, stop, tell)
         if rewards is None:
             return None
+        rewards = of_all(flight.trajectories, rewards)
         self._send(following)
         return Experience(flight.trajectories, rewards, (flight.trajectories, rewards), flight.scores)
 
@@ -233,8 +233,9 @@ class Ahead:
 
 def to_arrays(config, stage: Stage, flight: Rollout) -> dict:
     """A rollout as global arrays split by row, whose shapes depend on the configuration alone."""
-    arrays = packed.pack(flight.trajectories, config.rounds, config.max_reason_tokens)
     place = stage.programs.by_row
+    own = [flight.trajectories[i] for i in local.rows(place, len(flight.trajectories))]
+    arrays = packed.pack(own, config.rounds, config.max_reason_tokens)
     arrays = {name: jax.make_array_from_process_local_data(place, x) for name, x in arrays.items()}
     scores = flight.scores
     return {"trajectories": arrays, "old": scores.old, "ref": scores.ref, "gap": np.float32(scores.gap)}
@@ -264,7 +265,5 @@ def abstract_arrays(config, stage: Stage) -> dict:
 def from_arrays(config, stage: Stage, number: int, arrays) -> Rollout:
     """Undoes `to_arrays`, for step `number`."""
     prompts, _ = prompts_of(config, stage, number)
-    prompts = [prompts[i] for i in own_prompts(config, stage.programs.by_row)]
-    trajectories = jax.tree.map(local.data, arrays["trajectories"])
-    trajectories = packed.unpack(trajectories, prompts, config.group, stage.processor)
+    trajectories = packed.unpack(local.whole(arrays["trajectories"]), prompts, config.group, stage.processor)
     return Rollout(number, trajectories, Scores(arrays["old"], arrays["ref"], float(arrays["gap"])))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from janus_jax import images, local, sample, tokens
+from janus_jax import images, local, sample, sharding, tokens
 from janus_jax.density import Sampling, paired
 from janus_jax.errors import UserError
 
@@ -178,9 +178,10 @@ def _bucket(size, step):
 
 
 def _padded(indices, batch):
-    """Indices padded to a quarter, half or whole of the batch by repeating the first, so that few shapes are
-    compiled."""
-    size = next(s for s in (max(batch // 4, 1), max(batch // 2, 1), batch) if s >= len(indices))
+    """Indices padded to about a quarter, half or whole of the batch by repeating the first, so that few shapes are
+    compiled, and in each the devices have equally many rows."""
+    parts = sharding.row_parts()
+    size = next(s for s in (*(min(_bucket(-(-batch // n), parts), batch) for n in (4, 2)), batch) if s >= len(indices))
     return np.concatenate([indices, np.full(size - len(indices), indices[0])]).astype(np.int32)
 
 

@@ -1,5 +1,4 @@
-"""What of a batch and of its arrays is this process's own, with one process all of them; and all of it, on every
-process."""
+"""Global batches and arrays as one process has them: the rows that are its own, and the whole."""
 
 import jax
 import numpy as np
@@ -13,12 +12,6 @@ def rows(by_row: NamedSharding, count: int) -> np.ndarray:
     same ones."""
     parts = {place[0].indices(count) for place in by_row.addressable_devices_indices_map((count,)).values()}
     return np.concatenate([np.arange(*part) for part in sorted(parts)])
-
-
-def data(array: jax.Array) -> np.ndarray:
-    """This process's rows of an array that is split by row, in the order of `rows`."""
-    parts = {shard.index[0].indices(array.shape[0]): shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(parts[part]) for part in sorted(parts)])
 
 
 def whole(arrays):

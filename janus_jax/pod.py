@@ -80,7 +80,7 @@ def _number(environ, name, default=""):
 
 def facts(config) -> dict[str, str]:
     """What all processes must agree on: the code, the libraries, and every setting of a ConfigDict."""
-    versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu")}
+    versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "numpy", "pillow")}
     settings = {f"config.{name}": json.dumps(value, default=str) for name, value in _flat(config.to_dict())}
     return {"commit": commit(), "code": _code(), **versions, **settings}
 
@@ -332,18 +332,13 @@ def gathered(values) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
-def averaged(values: dict[str, float], summed=()) -> dict[str, float]:
-    """The processes' figures as one: the mean of those that know it (NaN: does not), or the sum for a name of
-    `summed`. All processes call it, with the same names."""
-    if jax.process_count() == 1:
-        return values
-    table = gathered(np.array([values[name] for name in values], np.float32))
-    known = np.isfinite(table)
-    totals = np.where(known, table, 0).sum(0)
-    means = np.where(known.any(0), totals / np.maximum(known.sum(0), 1), np.nan)
-    return {
-        name: float(total if name in summed else mean) for name, total, mean in zip(values, totals, means, strict=True)
-    }
+def check_alike(what: str, content: bytes) -> None:
+    """Raises UserError on all processes where one of them has other content than process 0. All call it. what: names
+    the file it was read from."""
+    digests = gathered(np.frombuffer(hashlib.sha256(content).digest(), np.uint8))
+    others = np.flatnonzero((digests != digests[0]).any(-1))
+    if len(others):
+        raise UserError(f"{what} is another file on {_processes(others.tolist())} than on process 0: copy it to all")
 
 
 @functools.cache

@@ -168,12 +168,6 @@ def reinforcement(config, devices) -> list[Program]:
     policy.check_rows(config, mesh)
     cfg, sampling = model.cfg, policy.sampling_of(config)
     rows = config.prompts_per_step * config.group
-    processes = len({device.process_index for device in devices})
-    if config.prompts_per_step % processes:
-        raise UserError(
-            f"{config.prompts_per_step} prompts per step do not divide over {processes} processes: change "
-            "--config.prompts_per_step"
-        )
     with jax.set_mesh(mesh):
         params = abstract_params(model)
         programs = policy.make_programs(config, model, (SPECIAL.yes, SPECIAL.no), params, mesh)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import ppo, rollout
+from janus_jax import local, ppo, rollout
 from janus_jax.batch import targets_of, with_targets
 from janus_jax.density import Sampling
 from janus_jax.models.janus import Janus
@@ -51,7 +51,10 @@ def credit(config, trajectories, rewards) -> rollout.Credited:
 
 def make_batches(config, stage: Stage, trajectories, credited: rollout.Credited):
     """The batches of credited trajectories on the mesh: (painter's, judge's), or those of rollout.released_batches.
-    old_logps are the sampler's, NaN where it has none."""
+    old_logps are the sampler's, NaN where it has none. Each process makes the rows of its devices."""
+    rows = local.rows(stage.programs.by_row, len(trajectories))
+    trajectories = [trajectories[i] for i in rows]
+    credited = rollout.Credited(*(values[rows] for values in credited))
     make = rollout.released_batches if config.released else rollout.pg_batch
     batches = make(
         config.credit,
@@ -103,10 +106,11 @@ def training_batches(config, stage: Stage, trajectories, rewards, scores: Scores
 
 def token_advantages(config, stage: Stage, batches, trajectories, rewards, params):
     """The batches with PPO's advantages and returns in place of the groups'; `params` says what was to be expected."""
-    values = jax.device_get(stage.programs.expect(params, batches))
+    values = local.whole(stage.programs.expect(params, batches))
     advantages, returns = ppo.advantages(trajectories, rewards, config.rounds, values, config.gamma, config.gae_lambda)
-    known = [np.nan_to_num(advantage) for advantage in advantages]
-    fields = {"advantage": known, "returns": list(returns)}
+    rows = local.rows(stage.programs.by_row, len(trajectories))
+    known = [np.nan_to_num(advantage)[rows] for advantage in advantages]
+    fields = {"advantage": known, "returns": [each[rows] for each in returns]}
     placed = {
         name: [jax.make_array_from_process_local_data(stage.programs.by_row, x) for x in arrays]
         for name, arrays in fields.items()

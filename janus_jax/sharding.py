@@ -7,7 +7,6 @@ splits heads, MLP width and vocabulary. `constrain`, `einsum` and `take` read th
 Explicit ones (they state output shardings, and a mistake in the tables is a type error at tracing time).
 """
 
-import collections
 import dataclasses
 import math
 import re
@@ -99,20 +98,11 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool =
 
 
 def _grid(shape, devices) -> np.ndarray:
-    """The devices of one slice as an array [data, fsdp, tensor]: neighbours on the torus as far as can be, but for a
-    tensor axis that fits into a process: it lies in one, so that no two processes have the same rows to judge."""
+    """The devices of one slice as an array [data, fsdp, tensor], neighbours on the torus as far as can be."""
     try:
-        grid = jax.make_mesh(shape, AXES, devices=devices).devices
+        return jax.make_mesh(shape, AXES, devices=devices).devices
     except NotImplementedError:  # an axis that is none of the torus's own
-        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    groups = grid.reshape(-1, shape[-1])
-    if all(len({device.process_index for device in group}) == 1 for group in groups):
-        return grid
-    by_process = sorted(devices, key=lambda device: (device.process_index, device.id))
-    sizes = collections.Counter(device.process_index for device in devices)
-    if any(size % shape[-1] for size in sizes.values()):
-        return grid
-    return np.array(by_process, object).reshape(shape)
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 # Activations
@@ -148,6 +138,12 @@ def _context(names, shape) -> tuple[P | None, bool]:
     if mesh.empty or mesh.are_all_axes_manual:
         return None, False
     return activation_spec(tuple(names), shape, mesh), mesh.are_all_axes_explicit
+
+
+def row_parts() -> int:
+    """How many devices of the mesh in the context have rows of their own; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape.get(axis, 1) for axis in ACTIVATIONS["batch"])
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:

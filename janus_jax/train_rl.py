@@ -7,7 +7,7 @@ reference scores with its own embeddings, pictures are drawn again only where th
 of trajectories per prompt, judge the pictures, turn rewards into advantages (`credit`), and take `updates` clipped
 policy-gradient steps through the very `make_train_step` of stage 1. Resumes from the workdir by itself: the prompts
 and the random bits of a step are functions of (seed, step), and a rollout in flight is in the checkpoint. The finished
-model is DIR/model. In a pod all processes draw together, and each judges its share of the prompts' pictures.
+model is DIR/model. In a pod all processes draw together, and each has its share of the pictures judged.
 """
 
 import collections
@@ -78,8 +78,8 @@ def main(argv):
         )
     if config.ahead and config.redraws:
         raise UserError("a rollout that is drawn ahead cannot know which groups to replace: set --config.redraws=0")
-    if jax.process_count() > 1:
-        _fits_a_pod(config, jax.process_count())
+    if jax.process_count() > 1 and config.released:
+        raise UserError("rows of the released layout depend on those beside them: start one process")
     if not 2 <= config.min_group <= config.group:
         raise UserError(
             "group-relative advantages need groups of at least 2: set --config.group and, between 2 and that, "
@@ -90,30 +90,21 @@ def main(argv):
     # what is wrong with the reward or the prompts is said before a model is loaded
     settings.make_judge(config.reward, own=shapes.judge)
     if config.ahead and settings.on_devices(config.reward):
-        raise UserError("a checkpoint holds no rewards of the model as judge: set --config.ahead=False")
+        raise UserError("the model as judge knows only what was drawn last: set --config.ahead=False")
     lines = read_prompts(config.prompts) if config.prompts else None
     own = config.retention_every and config.retention_pairs
     labelled = listed_pictures(config.retention_pairs) if own else None
+    # all processes compute with them together
+    pod.check_alike("config.prompts", repr(lines).encode())
+    if labelled:
+        pictures = b"".join(image.tobytes() for image in labelled.images)
+        pod.check_alike("config.retention_pairs", repr((labelled.prompts, labelled.right)).encode() + pictures)
     try:
         precision = jax.default_matmul_precision(config.matmul_precision or None)
     except ValueError as error:
         raise UserError(f"{error}: set --config.matmul_precision") from error
     with jax.set_mesh(mesh), precision:
         train(config, Path(workdir), mesh, lines, labelled)
-
-
-def _fits_a_pod(config, processes):
-    """Raises UserError for what several processes cannot share."""
-    if config.prompts_per_step % processes:
-        raise UserError(
-            f"{config.prompts_per_step} prompts per step do not divide by {processes} processes: change "
-            "--config.prompts_per_step"
-        )
-    if config.estimator == PPO or config.released:
-        raise UserError(
-            "ppo scales advantages over the whole batch, and rows of the released layout depend on those beside them: "
-            "start one process"
-        )
 
 
 def assemble(config, mesh, lines):
@@ -236,8 +227,9 @@ def train(config, workdir, mesh, lines, labelled):
                 checkpoints.poll()
                 values |= described(config, found, seconds)
                 if labelled and (done % config.retention_every == 0 or done == config.steps):
-                    judging = stage.programs.to_draw(state.params)
-                    values["retention"] = retention(stage.model, judging, stage.processor, labelled)
+                    values["retention"] = retention(
+                        stage.model, stage.programs.to_draw(state.params), stage.processor, labelled
+                    )
                 written = metrics.write(done, values)
                 bar.update()
                 bar.set_postfix(first=f"{written['right_first']:.2f}", final=f"{written['right_final']:.2f}")
@@ -263,15 +255,14 @@ def train(config, workdir, mesh, lines, labelled):
 
 
 def described(config, found: experience.Experience, seconds) -> dict:
-    """Scalars of a step's experience; those of a pod's processes are averaged. Of all that was drawn: groups that were
-    chosen for their spread would tell another story."""
+    """Scalars of a step's experience. Of all that was drawn: groups that were chosen for their spread would tell
+    another story."""
     trajectories, rewards = found.drawn
     segments = rollout.segment_rewards(config.credit, trajectories, rewards, config.rounds)
     values = sight.describe(trajectories, rewards, segments, credit(config, trajectories, rewards), config.group)
     values |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
     values["tokens_per_second"] = sight.sampled_tokens(trajectories) / seconds.total()
     values["groups_drawn"] = len(trajectories) // config.group
-    values = pod.averaged(values, summed=("tokens_per_second", "groups_drawn"))
     if found.scores is not None:  # drawn by earlier parameters: the trainer's own figure is of today's
         values["max_logp_gap"] = found.scores.gap
     return values

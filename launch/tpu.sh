@@ -555,6 +555,7 @@ summarise() { # ACTION of tpu_worker.sh that they answer
     case "$1/$OUTCOME" in start/*) OUTCOME=running ;; state/running) OUTCOME=finished ;; *) OUTCOME=none ;; esac
   elif grep -Eq '^janus_job (lost|terminated) ' <<<"$ANSWER"; then
     OUTCOME=interrupted
+    culprit="$(awk '/^janus_job (lost|terminated) / { print $2, "on", $4; exit }' <<<"$ANSWER")"
   elif grep -Eq '^janus_job exited [1-9]' <<<"$ANSWER"; then
     OUTCOME=failed
     culprit="$(awk '/^janus_job exited [1-9]/ { print "status", $3, "on", $4; exit }' <<<"$ANSWER")"
@@ -579,12 +580,13 @@ attend() { # WORDS of tpu_worker.sh
 
 watch_job() {
   while [[ "$OUTCOME" == running ]]; do
-    pause $((poll < 20 ? poll : 20)) # a host that died is to be named within a minute
+    pause $((10#$poll < 20 ? 10#$poll : 20)) # a host that died is to be named within a minute
     attend state
   done
-  if [[ "$OUTCOME" == failed ]]; then
-    tell "the command failed with $culprit; looking whether $name is being taken away"
-  fi
+  case "$OUTCOME" in
+    failed) tell "the command failed with $culprit; looking whether $name is being taken away" ;;
+    interrupted) tell "the job was $culprit; looking whether $name is being taken away" ;;
+  esac
   # A machine that is being taken away says READY for a while, and its job has just ended.
   if [[ "$OUTCOME" == failed || "$OUTCOME" == interrupted ]]; then
     pause

@@ -111,16 +111,6 @@ def test_shardings(job, place):
     assert path.read_text().splitlines() == text.splitlines()
 
 
-@pytest.mark.parametrize(
-    "place, shape", [("v5e-16", (1, 4, 4)), ("v5e-32", (1, 8, 4)), ("v5e-64", (1, 16, 4)), ("v6e-16", (1, -1, 2))]
-)
-def test_the_tensor_axis_lies_in_a_process(place, shape):
-    """Which judges its rows. By the torus alone it would be a column of chips, of two hosts."""
-    mesh = sharding.mesh_of(shape, topology.devices(parse(place)))
-    assert {len({device.process_index for device in group}) for group in mesh.devices.reshape(-1, shape[-1])} == {1}
-    assert len({device.id for device in mesh.devices.flat}) == mesh.size
-
-
 def test_decoding_gathers_no_parameter():
     """The loop that draws, on eight machines, as configs/janus_pro_7b_rl.py has it."""
     config = configured("janus_pro_7b_rl", "v5e-32")

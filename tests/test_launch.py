@@ -488,6 +488,7 @@ def test_a_machine_that_ends_is_no_finish(ready, tmp_path):
     ready.script(ssh_state=[NOTHING, NOTHING, "shutdown"])
     ready.ok("run", *WHERE, *shell(job))
     assert "janus was interrupted: going on, 4 more times" in ready.run.stderr
+    assert "the job was terminated on host-w" in ready.run.stderr
     assert (tmp_path / "starts-host-w0").read_text() == "x\n" * 2
 
 

@@ -1,7 +1,9 @@
 """The loop of a supervised stage: an interrupted training goes on as if it had not been."""
 
+import errno
 import functools
 import json
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -13,7 +15,9 @@ import optax
 import pytest
 from test_commands import refused
 
+from janus_jax import checkpoint
 from janus_jax.checkpoint import MANIFEST, Checkpoints
+from janus_jax.errors import UserError
 from janus_jax.loop import AHEAD, fit
 from janus_jax.train_step import Built, init_state, make_train_step
 
@@ -147,6 +151,44 @@ def test_a_save_is_sealed_without_waiting_for_the_next(tmp_path):
         while not (tmp_path / "checkpoints" / "1" / MANIFEST).is_file():
             checkpoints.poll()
         assert checkpoints.latest() == 1
+
+
+def test_steps_do_not_wait_for_a_seal(tmp_path, monkeypatch):
+    seal, begun, may_end = checkpoint.seal, threading.Event(), threading.Event()
+
+    def slow(folder):
+        begun.set()
+        assert may_end.wait(60)
+        seal(folder)
+
+    monkeypatch.setattr(checkpoint, "seal", slow)
+    with Checkpoints(tmp_path, "toy") as checkpoints:
+        checkpoints.save(1, {"state": initial(PARAMS)})
+        while not begun.is_set():
+            checkpoints.poll()
+        checkpoints.poll()
+        assert checkpoints.latest() is None
+        may_end.set()
+        checkpoints.save(2, {"state": initial(PARAMS)})
+        assert checkpoints.latest() == 1
+    assert (tmp_path / "checkpoints" / "2" / MANIFEST).is_file()
+
+
+def test_a_seal_that_fails(tmp_path, monkeypatch):
+    """Is said once, in a line; what ended the training before it is said instead."""
+
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "seal", full)
+    with pytest.raises(UserError, match="cannot write to .*checkpoints: No space left on device"):
+        with Checkpoints(tmp_path / "a", "toy") as checkpoints:
+            checkpoints.save(1, {"state": initial(PARAMS)})
+            checkpoints.wait()
+    with pytest.raises(UserError, match="the density"):
+        with Checkpoints(tmp_path / "b", "toy") as checkpoints:
+            checkpoints.save(1, {"state": initial(PARAMS)})
+            raise UserError("the density trained is another one")
 
 
 def test_a_workdir_of_another_stage(tmp_path):

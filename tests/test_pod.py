@@ -315,11 +315,21 @@ def other(monkeypatch):
     return says
 
 
-def test_figures_are_averaged(other):
-    values = {"a": 1.0, "b": float("nan"), "c": float("nan"), "n": 3}
-    other.append([3.0, 5.0, float("nan"), 4])
-    mean = pod.averaged(values, summed=("n",))
-    assert mean == pytest.approx({"a": 2.0, "b": 5.0, "c": float("nan"), "n": 7.0}, nan_ok=True)
+def test_a_file_that_differs_is_named(other):
+    other[:] = [None, np.zeros(32)]
+    pod.check_alike("config.prompts", b"a")
+    with pytest.raises(UserError, match="config.prompts is another file on process 1 than on process 0"):
+        pod.check_alike("config.prompts", b"a")
+
+
+def test_rewards_of_all(other, monkeypatch):
+    """Process 0 has those of trajectories 0 and 2, process 1 that of 1; one reward is missing, and stays so."""
+    trajectories = [SimpleNamespace(rounds=[None] * count) for count in (2, 1, 2)]
+    nan = float("nan")
+    other.append([[nan, nan], [0.25, nan], [nan, nan]])
+    rewards = experience.of_all(trajectories, [np.array([0.5, nan]), np.array([1.0, 0.0])])
+    for got, expected in zip(rewards, ([0.5, nan], [0.25], [1.0, 0.0]), strict=True):
+        np.testing.assert_array_equal(got, np.float32(expected))
 
 
 class Pending:
@@ -489,7 +499,6 @@ for name in ("x", "everywhere", "here"):
     np.testing.assert_array_equal(found[name], whole)
 np.testing.assert_array_equal(found["twice"], 2 * whole[::-1])
 rows = jax.device_put(np.arange(8), on(("data", "fsdp")))
-np.testing.assert_array_equal(local.data(rows), np.arange(8)[local.rows(rows.sharding, 8)])
 print(local.rows(rows.sharding, 8).tolist(), pod.first(lambda: "said"), pod.gathered(np.array(pod.is_first())).tolist())
 """
 
@@ -499,6 +508,43 @@ def test_what_is_a_process_own():
     devices = environment(XLA_FLAGS="--xla_force_host_platform_device_count=4")
     out, _ = ended(launcher(2, sys.executable, "-c", OWN, env=devices))
     assert "[0] [0, 1, 2, 3] said [True, False]\n" in out and "[1] [4, 5, 6, 7] said [True, False]\n" in out
+
+
+DRAWS = """
+import sys
+import jax, numpy as np
+from ml_collections import ConfigDict
+from janus_jax import pod, sharding
+pod.start(ConfigDict())
+sys.path.insert(0, "tests")
+from test_batch import MODEL, params, processor
+from test_introspect import SAMPLING, PROMPTS
+from janus_jax.introspect import introspect
+mesh, given = sharding.mesh_of((1, 2, -1)), jax.device_get(params())
+def place(leaf, where):
+    return jax.make_array_from_callback(leaf.shape, where, lambda at: leaf[at])
+given = jax.tree.map(place, given, sharding.param_shardings(given, mesh, without=("fsdp",)))
+with jax.set_mesh(mesh):
+    drawn = introspect(MODEL, given, processor(), PROMPTS, 3, 2, SAMPLING, seed=5, batch=4)
+shots = [shot for t in drawn for shot in t.rounds]
+names = ("codes", "p_yes", "verdict", "image")
+numbers = {name: np.stack([np.asarray(getattr(shot, name)) for shot in shots]) for name in names}
+np.savez(f"{sys.argv[1]}/{jax.process_count()}.{jax.process_index()}.npz", **numbers)
+"""
+
+
+def test_drawing_together(tmp_path):
+    """Two processes of two devices each draw what one of four draws, and both have all of it."""
+    for count in (1, 2):
+        devices = f"--xla_force_host_platform_device_count={4 // count}"
+        devices = environment(XLA_FLAGS=devices, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+        ended(launcher(count, sys.executable, "-c", DRAWS, tmp_path, env=devices))
+    one, *two = (np.load(tmp_path / f"{name}.npz") for name in ("1.0", "2.0", "2.1"))
+    assert 6 < len(one["codes"]) <= 12  # some were drawn again
+    for other in two:
+        for name in ("codes", "verdict", "image"):
+            np.testing.assert_array_equal(other[name], one[name])
+        np.testing.assert_allclose(other["p_yes"], one["p_yes"], atol=1e-5)
 
 
 def test_killed_stopped_and_resumed_by_fewer(tmp_path):
@@ -586,11 +632,16 @@ def test_sft_of_any_number_of_processes(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_rl_of_two_processes(world, tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [{"ahead": True}, {"redraws": 1, "rollout_rows": 4, "reward.kind": "model"}, {"estimator": "ppo"}],
+    ids=["ahead", "redraws", "ppo"],
+)
+def test_rl_of_two_processes(world, tmp_path, settings):
     """Two processes draw what one draws, and learn the same; one goes on from their checkpoint, the rollout in flight
     included."""
     train(tmp_path, "sft", 1, *sft_flags(world, tmp_path / "init"), "--config.steps=10")
-    settings = {"credit": "trajectory", "ahead": True, "steps": 3, "save_every": 2, "warmup": 0, "group": 2}
+    settings |= {"credit": "trajectory", "steps": 3, "save_every": 2, "warmup": 0, "group": 2}
     settings |= {"init": tmp_path / "init", "retention_every": 3, "storyboard_every": 3, "mesh": "(1,-1,1)"}
 
     def rl(name, count, devices):
@@ -603,7 +654,7 @@ def test_rl_of_two_processes(world, tmp_path):
     assert list(expected) == [1, 2, 3]
     assert_close(by_step(tmp_path / "two"), expected, names, rtol=1e-4)
     assert by_step(tmp_path / "two")[3]["retention"] == pytest.approx(expected[3]["retention"])
-    assert by_step(tmp_path / "two")[3]["groups_drawn"] == expected[3]["groups_drawn"] == 4
+    assert by_step(tmp_path / "two")[3]["groups_drawn"] == expected[3]["groups_drawn"] >= 4
     assert (tmp_path / "two" / "storyboard_00003.png").is_file()
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "3")
     shutil.rmtree(tmp_path / "two" / "model")
