@@ -29,7 +29,7 @@ def appraise(
     While more than the share `most_missing` of them is missing, says so in one line, waits `pause_s` seconds, and asks
     again about those. Returns None where stop() became true before enough was known.
     """
-    if not trajectories:
+    if not trajectories:  # of many processes some have none
         return []
     shots = [(t.prompt, shot.image) for t in trajectories for shot in t.rounds]
     scores = np.full(len(shots), np.nan, np.float32)

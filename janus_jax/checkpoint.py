@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -299,13 +300,13 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for the save under way, and until it is sealed."""
-        self._seal()
-        sealing, self._unsealed, self._sealing = self._sealing, None, None
-        if sealing is not None:
-            try:
+        try:
+            self._seal()
+            sealing, self._unsealed, self._sealing = self._sealing, None, None
+            if sealing is not None:
                 sealing.result()
-            except OSError as error:
-                raise UserError(f"cannot write to {self.folder}: {error.strerror}; make room there") from error
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}; make room there") from error
 
     def latest(self) -> int | None:
         """The newest sealed step, or None. A checkpoint that a kill left unsealed does not count."""
@@ -342,9 +343,10 @@ class Checkpoints:
     def __exit__(self, kind, error, trace):
         try:
             self.wait()
-        except UserError:
-            if error is None:  # else that is what has to be said
+        except Exception as failure:
+            if error is None:
                 raise
+            print(f"the last checkpoint is lost: {failure}", file=sys.stderr, flush=True)  # the error itself goes on
         finally:
             self._thread.shutdown()
             self._manager.close()

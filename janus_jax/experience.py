@@ -146,12 +146,20 @@ def awaited(pending: Pending, stop, tell):
     "" on the others."""
     if jax.process_count() == 1:
         return pending.wait(stop, tell)
-    rewards = None
+    rewards = failure = None
     while True:
         said = []
         if rewards is None:
-            rewards, said = pending.poll()
-        ready, stopped, speaks = pod.gathered(np.array([rewards is not None, stop(), len(said) > 0])).T
+            try:
+                rewards, said = pending.poll()
+            except Exception as error:  # the others are to end, too
+                failure = error
+        mine = [rewards is not None, stop(), len(said) > 0, failure is not None]
+        ready, stopped, speaks, failed = pod.gathered(np.array(mine)).T
+        if failure is not None:
+            raise failure
+        if failed.any():
+            raise UserError(f"the judge of process {np.flatnonzero(failed)[0]} failed: see what it says")
         if speaks.any():
             tell("; ".join(said))
         if ready.all():

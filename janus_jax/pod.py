@@ -332,13 +332,21 @@ def gathered(values) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
-def check_alike(what: str, content: bytes) -> None:
-    """Raises UserError on all processes where one of them has other content than process 0. All call it. what: names
-    the file it was read from."""
-    digests = gathered(np.frombuffer(hashlib.sha256(content).digest(), np.uint8))
+def read_alike(what: str, read, content=lambda found: repr(found).encode()):
+    """read(), where all processes read the same; all call it. what: names the file; content(found): its bytes. Raises
+    its UserError, or on all processes one that names those who read something else than process 0."""
+    try:
+        found, refused = read(), None
+        digest = hashlib.sha256(content(found)).digest()
+    except UserError as error:
+        found, refused, digest = None, error, bytes(32)
+    digests = gathered(np.frombuffer(digest, np.uint8))
     others = np.flatnonzero((digests != digests[0]).any(-1))
+    if refused is not None:
+        raise refused
     if len(others):
         raise UserError(f"{what} is another file on {_processes(others.tolist())} than on process 0: copy it to all")
+    return found
 
 
 @functools.cache

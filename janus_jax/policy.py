@@ -93,6 +93,12 @@ def check_rows(config, mesh) -> None:
             f"{rows} trajectories per step do not divide by mesh x micro_batches: change "
             "--config.prompts_per_step or --config.micro_batches"
         )
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.get("rollout_rows", 0) % parts:
+        raise UserError(
+            f"{config.rollout_rows} trajectories at a time do not divide over {parts} parts of the mesh: change "
+            "--config.rollout_rows"
+        )
 
 
 def in_parts(function, batches, parts: int):

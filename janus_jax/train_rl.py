@@ -91,14 +91,16 @@ def main(argv):
     settings.make_judge(config.reward, own=shapes.judge)
     if config.ahead and settings.on_devices(config.reward):
         raise UserError("the model as judge knows only what was drawn last: set --config.ahead=False")
-    lines = read_prompts(config.prompts) if config.prompts else None
+    # all processes of a pod compute with these together
+    lines = pod.read_alike("config.prompts", lambda: read_prompts(config.prompts)) if config.prompts else None
     own = config.retention_every and config.retention_pairs
-    labelled = listed_pictures(config.retention_pairs) if own else None
-    # all processes compute with them together
-    pod.check_alike("config.prompts", repr(lines).encode())
-    if labelled:
-        pictures = b"".join(image.tobytes() for image in labelled.images)
-        pod.check_alike("config.retention_pairs", repr((labelled.prompts, labelled.right)).encode() + pictures)
+    labelled = None
+    if own:
+        labelled = pod.read_alike(
+            "config.retention_pairs",
+            lambda: listed_pictures(config.retention_pairs),
+            lambda found: b"".join(image.tobytes() for image in found.images) + repr(found.prompts).encode(),
+        )
     try:
         precision = jax.default_matmul_precision(config.matmul_precision or None)
     except ValueError as error:

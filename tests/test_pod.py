@@ -316,10 +316,17 @@ def other(monkeypatch):
 
 
 def test_a_file_that_differs_is_named(other):
-    other[:] = [None, np.zeros(32)]
-    pod.check_alike("config.prompts", b"a")
+    other[:] = [None, np.ones(32), np.ones(32)]
+    assert pod.read_alike("config.prompts", lambda: ["a"]) == ["a"]
     with pytest.raises(UserError, match="config.prompts is another file on process 1 than on process 0"):
-        pod.check_alike("config.prompts", b"a")
+        pod.read_alike("config.prompts", lambda: ["a"])
+
+    def absent():
+        raise UserError("cannot read it")
+
+    with pytest.raises(UserError, match="cannot read it"):  # after it has met the other, who then says who differs
+        pod.read_alike("config.prompts", absent)
+    assert not other
 
 
 def test_rewards_of_all(other, monkeypatch):
@@ -330,6 +337,11 @@ def test_rewards_of_all(other, monkeypatch):
     rewards = experience.of_all(trajectories, [np.array([0.5, nan]), np.array([1.0, 0.0])])
     for got, expected in zip(rewards, ([0.5, nan], [0.25], [1.0, 0.0]), strict=True):
         np.testing.assert_array_equal(got, np.float32(expected))
+    # the same as process 1 sees it: what the script says is then process 0's share
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(pod, "gathered", lambda mine: np.stack([[[0.5, nan], [nan, nan], [1.0, 0.0]], mine]))
+    for got, expected in zip(experience.of_all(trajectories, [[0.25]]), rewards, strict=True):
+        np.testing.assert_array_equal(np.float32(got), expected)
 
 
 class Pending:
@@ -355,17 +367,24 @@ def awaited(pending, stops=()):
 
 
 def test_rewards_are_awaited_together(other):
-    """[has rewards, was told to stop, has a line to say] of the other process at each look."""
-    other[:] = [[0, 0, 0], [0, 0, 1], [1, 0, 0]]
+    """[has rewards, was told to stop, has a line to say, has failed] of the other process at each look."""
+    other[:] = [[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
     assert awaited(Pending(1)) == (["rewards"], [""]) and not other  # the other is late, and says why
-    other[:] = [[1, 0, 0]] * 3
+    other[:] = [[1, 0, 0, 0]] * 3
     assert awaited(Pending(3, ["3 are missing"])) == (["rewards"], ["3 are missing"]) and not other
-    other[:] = [[0, 0, 0], [0, 1, 0]]
+    other[:] = [[0, 0, 0, 0], [0, 1, 0, 0]]
     pending = Pending(1)
     assert awaited(pending) == (None, []) and pending.abandoned
-    other[:] = [[0, 0, 0], [0, 0, 0]]
+    other[:] = [[0, 0, 0, 0], [0, 0, 0, 0]]
     assert awaited(Pending(9), stops=[False, True]) == (None, [])
-    other[:] = [[1, 1, 0]]  # all is there: the step is done, and the loop stops after it
+    other[:] = [[0, 0, 0, 0], [0, 0, 0, 1]]
+    with pytest.raises(UserError, match="the judge of process 1 failed"):
+        awaited(Pending(9))
+    other[:] = [[1, 0, 0, 0]]
+    with pytest.raises(AssertionError):  # as it is, after the other has been told
+        awaited(Pending(0))
+    assert not other
+    other[:] = [[1, 1, 0, 0]]  # all is there: the step is done, and the loop stops after it
     assert awaited(Pending(1), stops=[True]) == (["rewards"], [])
 
 
@@ -520,7 +539,7 @@ sys.path.insert(0, "tests")
 from test_batch import MODEL, params, processor
 from test_introspect import SAMPLING, PROMPTS
 from janus_jax.introspect import introspect
-mesh, given = sharding.mesh_of((1, 2, -1)), jax.device_get(params())
+mesh, given = sharding.mesh_of((1, int(sys.argv[2]), -1)), jax.device_get(params())
 def place(leaf, where):
     return jax.make_array_from_callback(leaf.shape, where, lambda at: leaf[at])
 given = jax.tree.map(place, given, sharding.param_shardings(given, mesh, without=("fsdp",)))
@@ -533,12 +552,14 @@ np.savez(f"{sys.argv[1]}/{jax.process_count()}.{jax.process_index()}.npz", **num
 """
 
 
-def test_drawing_together(tmp_path):
-    """Two processes of two devices each draw what one of four draws, and both have all of it."""
+@pytest.mark.parametrize("fsdp", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_drawing_together(tmp_path, fsdp):
+    """Two processes of two devices each draw what one of four draws, and both have all of it; also where each row lies
+    on both (fsdp 1)."""
     for count in (1, 2):
         devices = f"--xla_force_host_platform_device_count={4 // count}"
         devices = environment(XLA_FLAGS=devices, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
-        ended(launcher(count, sys.executable, "-c", DRAWS, tmp_path, env=devices))
+        ended(launcher(count, sys.executable, "-c", DRAWS, tmp_path, fsdp, env=devices))
     one, *two = (np.load(tmp_path / f"{name}.npz") for name in ("1.0", "2.0", "2.1"))
     assert 6 < len(one["codes"]) <= 12  # some were drawn again
     for other in two:
@@ -634,15 +655,21 @@ def test_sft_of_any_number_of_processes(world, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [{"ahead": True}, {"redraws": 1, "rollout_rows": 4, "reward.kind": "model"}, {"estimator": "ppo"}],
-    ids=["ahead", "redraws", "ppo"],
+    [
+        {"ahead": True},
+        {"redraws": 1, "rollout_rows": 4},
+        {"reward.kind": "model"},
+        {"estimator": "ppo", "mesh": "(1,1,-1)"},
+    ],
+    ids=["ahead", "redraws", "model", "ppo"],
 )
 def test_rl_of_two_processes(world, tmp_path, settings):
     """Two processes draw what one draws, and learn the same; one goes on from their checkpoint, the rollout in flight
     included."""
     train(tmp_path, "sft", 1, *sft_flags(world, tmp_path / "init"), "--config.steps=10")
-    settings |= {"credit": "trajectory", "steps": 3, "save_every": 2, "warmup": 0, "group": 2}
-    settings |= {"init": tmp_path / "init", "retention_every": 3, "storyboard_every": 3, "mesh": "(1,-1,1)"}
+    base = {"credit": "trajectory", "steps": 3, "save_every": 2, "warmup": 0, "group": 2, "mesh": "(1,-1,1)"}
+    base |= {"init": tmp_path / "init", "retention_every": 3, "storyboard_every": 3}
+    settings = base | settings
 
     def rl(name, count, devices):
         train(tmp_path, "rl", count, *rl_flags(tmp_path / name, **settings), devices=devices)
@@ -654,7 +681,9 @@ def test_rl_of_two_processes(world, tmp_path, settings):
     assert list(expected) == [1, 2, 3]
     assert_close(by_step(tmp_path / "two"), expected, names, rtol=1e-4)
     assert by_step(tmp_path / "two")[3]["retention"] == pytest.approx(expected[3]["retention"])
-    assert by_step(tmp_path / "two")[3]["groups_drawn"] == expected[3]["groups_drawn"] >= 4
+    groups = [line["groups_drawn"] for line in expected.values()]
+    assert [line["groups_drawn"] for line in by_step(tmp_path / "two").values()] == groups
+    assert max(groups) == 4 * (1 + settings.get("redraws", 0))
     assert (tmp_path / "two" / "storyboard_00003.png").is_file()
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "3")
     shutil.rmtree(tmp_path / "two" / "model")

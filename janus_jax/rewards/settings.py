@@ -8,7 +8,7 @@
 | url | chat, released | chat: the base that ends in /v1; released: the address itself |
 | model | chat | the name under which the server serves it |
 | api_key_env | chat, released | the environment variable that holds the bearer token; "" = none |
-| concurrency, timeout_s, retries | chat, released | see endpoint.Endpoint |
+| concurrency, timeout_s, retries | chat, released | see endpoint.Endpoint; in a pod of each process |
 | questions | chat | a JSON file {prompt: [question, ...]}; "" or a prompt not listed: one about the whole prompt |
 | parts | weighted | name -> such a sub-tree with a weight; keys that it leaves out are as in DEFAULTS |
 """
