@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -77,8 +76,8 @@ PARAM_RULES: tuple[tuple[str, Any], ...] = (
 
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool = False, devices=None) -> Mesh:
     """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices. Auto axes unless `explicit`. Where these
-    lie in several slices, `data` spans the slices: its reduction, once per step, is all that crosses the slow network.
-    Raises ValueError where that cannot be.
+    lie in several slices, `data` spans the slices: of a training step its reduction is all that crosses the slow
+    network. Raises ValueError where that cannot be.
     """
     shape = (data, fsdp, tensor)
     devices = jax.devices() if devices is None else devices
@@ -88,21 +87,15 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, explicit: bool =
     axis_type = AxisType.Explicit if explicit else AxisType.Auto
     slices = len({getattr(device, "slice_index", None) for device in devices})
     if slices == 1:
-        return Mesh(_grid(shape, devices), AXES, axis_types=(axis_type,) * 3)
+        # neighbours on the torus as far as can be
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(grid, AXES, axis_types=(axis_type,) * 3)
     if data % slices:
         raise ValueError(f"a mesh of {data}x{fsdp}x{tensor} does not lay its data axis over {slices} slices")
     grid = mesh_utils.create_hybrid_device_mesh(
         (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
     )
     return Mesh(grid, AXES, axis_types=(axis_type,) * 3)
-
-
-def _grid(shape, devices) -> np.ndarray:
-    """The devices of one slice as an array [data, fsdp, tensor], neighbours on the torus as far as can be."""
-    try:
-        return jax.make_mesh(shape, AXES, devices=devices).devices
-    except NotImplementedError:  # an axis that is none of the torus's own
-        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 # Activations

@@ -99,7 +99,9 @@ def main(argv):
         labelled = pod.read_alike(
             "config.retention_pairs",
             lambda: listed_pictures(config.retention_pairs),
-            lambda found: b"".join(image.tobytes() for image in found.images) + repr(found.prompts).encode(),
+            lambda found: b"".join(
+                (repr(found.prompts).encode(), found.right.tobytes(), *(image.tobytes() for image in found.images))
+            ),
         )
     try:
         precision = jax.default_matmul_precision(config.matmul_precision or None)
