@@ -28,9 +28,10 @@ import ml_dtypes
 import numpy as np
 
 import janus_jax
-from janus_jax import checkpoint, cli, loading, sharding, tensorfiles
-from janus_jax.models import pretrained, published
-from janus_jax.tokens import Tokenizer
+from janus_jax import cli
+from janus_jax.checkpoints import loading, model_folder, published, tensor_names, tensorfiles
+from janus_jax.parallel import sharding
+from janus_jax.sequences.tokens import Tokenizer
 
 GIB = 2**30
 # Any will do: weights are as many, whatever their ids mean.
@@ -56,9 +57,9 @@ def write(folder: Path, cfg: janus_jax.JanusConfig, name: str, tokenizer: Tokeni
         tensor: tensorfiles.Tensor(
             slot.tensor_shape, np.dtype(ml_dtypes.bfloat16), functools.partial(random_tensor, tensor, slot.tensor_shape)
         )
-        for tensor, slot in pretrained.slots(shapes, published.FORMATS[name].rules).items()
+        for tensor, slot in tensor_names.slots(shapes, published.FORMATS[name].rules).items()
     }
-    with checkpoint.replacing(folder) as scratch:
+    with model_folder.replacing(folder) as scratch:
         for file, content in published.small_files(cfg, name, "bfloat16", tokenizer, tied=False).items():
             (scratch / file).write_bytes(content)
         tensorfiles.write_shards(scratch, tensors)
@@ -106,7 +107,7 @@ def main(argv):
     watch = Watch()
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch) / args.preset
-        if not (folder / checkpoint.CONFIG).exists():
+        if not (folder / model_folder.CONFIG).exists():
             with watch.phase("write"):
                 cfg = janus_jax.JanusConfig.preset(args.preset)
                 write(folder, cfg, args.format, Tokenizer.from_folder(TOKENIZER))

@@ -9,17 +9,17 @@ __version__ = "0.1.0"
 
 # Public names by module; imported on first use, so that `import janus_jax` is quick and touches no device.
 _PUBLIC = {
-    "load": "loading",
-    "sampling_of": "loading",
+    "load": "checkpoints.loading",
+    "sampling_of": "sampling.defaults",
     "JanusConfig": "models.janus",
     "Janus": "models.janus",
     "abstract_params": "models.janus",
-    "Sampling": "density",
-    "introspect": "introspect",
-    "Trajectory": "introspect",
-    "Round": "introspect",
-    "chat": "understand",
-    "judge": "understand",
+    "Sampling": "sampling.density",
+    "introspect": "sampling.introspect",
+    "Trajectory": "sampling.introspect",
+    "Round": "sampling.introspect",
+    "chat": "sampling.answer",
+    "judge": "sampling.answer",
 }
 
 

@@ -32,9 +32,10 @@ import sys
 import threading
 from pathlib import Path
 
-from janus_jax import cli, scores
-from janus_jax.compare import across, number, paired, read
+from janus_jax import cli
 from janus_jax.errors import UserError
+from janus_jax.results import scores
+from janus_jax.results.compare import across, number, paired, read
 
 ROW = {"train": (), "set": {}, "seeds": 1, "evaluate": True, "best_of": 0}
 

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli, images, loading
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.data import cache, labels
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
+from janus_jax.sequences import images
 
 MIXED = 2  # pictures of mixed codes per prompt
 

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli, images, loading, sample, tokens
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.data import cache, label_file
 from janus_jax.errors import UserError
+from janus_jax.sampling import decode
+from janus_jax.sequences import images, tokens
 
 
 def build(model, params, processor, prompts, batch: int, source="", progress=None) -> cache.Groups:
@@ -36,7 +39,7 @@ def build(model, params, processor, prompts, batch: int, source="", progress=Non
         part = pictures[begin : begin + batch]
         pixels = [processor.for_generation(at_line(prompt, images.read, picture.path)) for prompt, picture in part]
         pixels += pixels[-1:] * (batch - len(part))  # one size for all batches
-        codes.append(np.asarray(sample.encode_codes(model, params, np.stack(pixels)))[: len(part)])
+        codes.append(np.asarray(decode.encode_codes(model, params, np.stack(pixels)))[: len(part)])
         if progress:
             progress(len(part))
     return cache.Groups(

@@ -17,8 +17,11 @@ from pathlib import Path
 
 import jax
 
-from janus_jax import cli, hlo, program, rehearsal, sharding, supervised, topology
+from janus_jax import cli
+from janus_jax.aot import hlo, programs, topology
 from janus_jax.errors import UserError
+from janus_jax.parallel import sharding
+from janus_jax.training import program, sft
 
 PHASES = ("parameters", "optimizer", "cache")
 GIB = 2**30
@@ -64,10 +67,10 @@ def programs_of(config, place: topology.Topology) -> list[program.Program]:
     """All programs of the job that a configuration describes."""
     devices = topology.devices(place)
     if "buckets" in config:
-        return supervised.programs(config, sharding.mesh_of(config.mesh, devices))
+        return sft.programs(config, sharding.mesh_of(config.mesh, devices))
     if "prompts_per_step" in config:
-        return rehearsal.reinforcement(config, devices)
-    return rehearsal.generation(config, topology.devices(topology.machine(place)))
+        return programs.reinforcement(config, devices)
+    return programs.generation(config, topology.devices(topology.machine(place)))
 
 
 def measure(job: program.Program, hbm: int, options: dict) -> dict:

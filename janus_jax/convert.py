@@ -12,11 +12,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import checkpoint, cli, loading, tensorfiles
+from janus_jax import cli
+from janus_jax.checkpoints import loading, model_folder, published, tensorfiles
+from janus_jax.checkpoints.tensor_names import Leaf, cast, read, scatter
+from janus_jax.checkpoints.tensorfiles import Tensor
 from janus_jax.errors import UserError
-from janus_jax.models import published
-from janus_jax.models.pretrained import Leaf, cast, read, scatter
-from janus_jax.tensorfiles import Tensor
 
 
 def plain(arrays, dtype) -> dict[str, Tensor]:
@@ -28,10 +28,10 @@ def write_own(folder, source: loading.Source, dtype) -> None:
     """Writes our own format; what came with a published model goes to its `extra/`."""
     config = {"kind": "janus", "model": source.cfg.to_dict(), **source.drawn_with}
     params = {p: Tensor(leaf.shape, leaf.dtype, functools.partial(read, leaf)) for p, leaf in source.leaves.items()}
-    files = {f"{checkpoint.EXTRA}/{name}/{n}": x for name, each in source.files.items() for n, x in each.items()}
+    files = {f"{model_folder.EXTRA}/{name}/{n}": x for name, each in source.files.items() for n, x in each.items()}
     files[source.tokenizer.file_name] = source.tokenizer.content
     extra = {name: plain(arrays, dtype) for name, arrays in source.extra.items()}
-    checkpoint.write_model(folder, config, params, files, extra)
+    model_folder.write_model(folder, config, params, files, extra)
 
 
 def write_published(folder, source: loading.Source, name: str, dtype) -> None:
@@ -42,7 +42,7 @@ def write_published(folder, source: loading.Source, name: str, dtype) -> None:
         del tensors["lm_head.weight"]
     most = max(source.leaves.values(), key=lambda leaf: np.prod(leaf.shape)).dtype.name
     files = published.small_files(source.cfg, name, most, source.tokenizer, tied) | source.files.get(name, {})
-    with checkpoint.replacing(folder) as scratch:
+    with model_folder.replacing(folder) as scratch:
         for file, content in files.items():
             (scratch / file).write_bytes(content)
         tensorfiles.write_shards(scratch, tensors)

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from janus_jax import cli, loading, scores
-from janus_jax.appraisal import appraise
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
-from janus_jax.generate import add_sampling_flags, sampling_of
-from janus_jax.introspect import introspect
+from janus_jax.results import scores
 from janus_jax.rewards import shapes
+from janus_jax.rewards.pending import appraise
+from janus_jax.sampling import flags
+from janus_jax.sampling.introspect import introspect
 from janus_jax.shapes import text
 
 
@@ -93,11 +95,11 @@ def main(argv):
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--prompts-per-category", type=int, default=100)
     parser.add_argument("--out", required=True, type=Path)
-    add_sampling_flags(parser)
+    flags.add_drawing(parser)
     parser.set_defaults(batch=200, max_reason_tokens=24)
     args = parser.parse_args(argv)
     cli.at_least(1, samples=args.samples, rounds=args.rounds, prompts_per_category=args.prompts_per_category)
-    sampling = sampling_of(args)
+    sampling = flags.drawing(args)
     try:
         prompts = text.held_out_prompts(args.prompts_per_category)
     except ValueError as error:

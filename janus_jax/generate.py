@@ -13,43 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from janus_jax import cli, loading
-from janus_jax.density import Sampling
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
-from janus_jax.introspect import introspect
-from janus_jax.storyboard import storyboard
-
-
-def add_sampling_flags(parser) -> None:
-    """The flags that say how to draw."""
-    parser.add_argument("--cfg", type=float, help="guidance weight, 1 = none (default: the checkpoint's own, else 5)")
-    parser.add_argument("--temperature", type=float, help="default: the checkpoint's own, else 1")
-    parser.add_argument("--image-top-k", type=int)
-    parser.add_argument("--image-top-p", type=float)
-    parser.add_argument("--text-top-k", type=int)
-    parser.add_argument("--text-top-p", type=float)
-    parser.add_argument("--max-reason-tokens", type=int, default=80)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=64, help="rows at a time; changes the speed, not the pictures")
-
-
-def sampling_of(args) -> Sampling:
-    """The Sampling that the flags describe. Raises UserError for values out of range, also of --batch and --seed."""
-    cli.at_least(1, batch=args.batch)
-    cli.at_least(0, seed=args.seed)
-    named = {"cfg_weight": args.cfg, "temperature": args.temperature}
-    try:
-        return loading.sampling_of(
-            args.checkpoint,
-            **{name: value for name, value in named.items() if value is not None},
-            image_top_k=args.image_top_k,
-            image_top_p=args.image_top_p,
-            text_top_k=args.text_top_k,
-            text_top_p=args.text_top_p,
-            max_reason_tokens=args.max_reason_tokens,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+from janus_jax.results.storyboard import storyboard
+from janus_jax.sampling import flags
+from janus_jax.sampling.introspect import introspect
 
 
 def writable(out: Path) -> None:
@@ -117,10 +86,10 @@ def main(argv):
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--context", choices=("codes", "reencode"), default="codes")
     parser.add_argument("--out", required=True, type=Path)
-    add_sampling_flags(parser)
+    flags.add_drawing(parser)
     args = parser.parse_args(argv)
     cli.at_least(1, samples=args.samples, rounds=args.rounds)
-    sampling, prompts = sampling_of(args), read_prompts(args)
+    sampling, prompts = flags.drawing(args), read_prompts(args)
     writable(args.out)
     model, params, processor = loading.load(args.checkpoint, args.dtype)
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:

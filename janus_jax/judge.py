@@ -12,11 +12,13 @@ From Python: janus_jax.judge(model, params, processor, images, prompts).
 import argparse
 import json
 
-from janus_jax import cli, images, loading, tokens
-from janus_jax.chat import add_sampling_flags, sampling_of
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.data.pairs import read_pairs
 from janus_jax.errors import UserError
-from janus_jax.understand import GREEDY_VERDICT, judge
+from janus_jax.sampling import flags
+from janus_jax.sampling.answer import GREEDY_VERDICT, judge
+from janus_jax.sequences import images, tokens
 
 
 def main(argv):
@@ -29,13 +31,13 @@ def main(argv):
     source.add_argument("--pairs", metavar="FILE.jsonl")
     parser.add_argument("--prompt", help="what the picture of --image should show")
     parser.add_argument("--batch", type=int, default=8, help="pictures at a time")
-    add_sampling_flags(parser, GREEDY_VERDICT.max_reason_tokens)
+    flags.add_speaking(parser, GREEDY_VERDICT.max_reason_tokens)
     args = parser.parse_args(argv)
     if (args.image is None) != (args.prompt is None):
         raise UserError("--prompt goes with --image, and --image with --prompt: give both, or --pairs alone")
     if args.batch < 1:
         raise UserError("--batch must be at least 1")
-    sampling = sampling_of(args)
+    sampling = flags.speaking(args)
     pairs = [pair[:2] for pair in read_pairs(args.pairs)] if args.pairs else [(args.image, args.prompt)]
     if args.image:
         images.read(args.image)

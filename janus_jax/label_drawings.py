@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli, images, loading, sample, tokens
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.data import cache, labels
-from janus_jax.density import Sampling
 from janus_jax.errors import UserError
+from janus_jax.sampling import decode
+from janus_jax.sampling.defaults import sampling_of
+from janus_jax.sampling.density import Sampling
+from janus_jax.sequences import images, tokens
 
 
 def paint(model, params, processor, prompts, sampling: Sampling, seed: int, number: int, batch: int, progress=None):
@@ -31,11 +35,11 @@ def paint(model, params, processor, prompts, sampling: Sampling, seed: int, numb
     for begin in range(0, len(prompts), batch):
         rows = np.minimum(np.arange(begin, begin + batch), len(prompts) - 1)  # one shape for all batches
         texts, slots = [ids[i] for i in rows], length + model.cfg.vq.tokens
-        painter, hidden = sample.start_painter(model, params, texts, pad, length, slots, guided)
-        keys = np.stack([sample.row_key(seed, prompts[i], number, 0) for i in rows])
-        _, codes, _ = sample.draw(model, params, painter, hidden, keys, sampling, guided)
+        painter, hidden = decode.start_painter(model, params, texts, pad, length, slots, guided)
+        keys = np.stack([decode.row_key(seed, prompts[i], number, 0) for i in rows])
+        _, codes, _ = decode.draw(model, params, painter, hidden, keys, sampling, guided)
         live = min(batch, len(prompts) - begin)
-        drawn.append((np.asarray(codes)[:live], images.to_uint8(sample.decode_codes(model, params, codes))[:live]))
+        drawn.append((np.asarray(codes)[:live], images.to_uint8(decode.decode_codes(model, params, codes))[:live]))
         if progress:
             progress(live)
     codes, pixels = zip(*drawn, strict=True)
@@ -66,9 +70,7 @@ def main(argv):
             f"{args.cache[0]} was made with another picture tokenizer than {args.checkpoint}'s: make it again"
         )
     # at temperature 1 whatever the checkpoint says: a judge needs to see pictures that failed
-    sampling = loading.sampling_of(
-        args.checkpoint, temperature=1.0, **({} if args.cfg is None else {"cfg_weight": args.cfg})
-    )
+    sampling = sampling_of(args.checkpoint, temperature=1.0, **({} if args.cfg is None else {"cfg_weight": args.cfg}))
     prompts = [str(prompt) for prompt in groups.prompts]
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
         pictures = [

@@ -21,22 +21,25 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli, experience, loading, pod, ppo, rollout, sharding, sight
-from janus_jax.checkpoint import Checkpoints
+from janus_jax import cli
+from janus_jax.checkpoints import loading
 from janus_jax.data.prompts import read_prompts
 from janus_jax.errors import UserError
-from janus_jax.experience import timed
-from janus_jax.metrics import Metrics
 from janus_jax.models.janus import Janus
-from janus_jax.policy import PPO, check_rows, make_programs, sampling_of
-from janus_jax.report import write as write_report
-from janus_jax.resumption import same_settings
-from janus_jax.retention import labelled_pictures, listed_pictures, retention
+from janus_jax.parallel import hosts, sharding
+from janus_jax.results.report import write as write_report
+from janus_jax.results.storyboard import storyboard
 from janus_jax.rewards import settings, shapes
-from janus_jax.scored import Stage, credit, score, training_batches
-from janus_jax.self_judge import SelfJudge
-from janus_jax.storyboard import storyboard
-from janus_jax.train_step import MOST_SKIPPED, check_skipped, in_a_row
+from janus_jax.rewards.own_model import SelfJudge
+from janus_jax.rl import credit as credits
+from janus_jax.rl import ppo, rollouts, sight
+from janus_jax.rl.monitor import labelled_pictures, listed_pictures, retention
+from janus_jax.rl.objective import PPO, check_rows, make_programs, sampling_of
+from janus_jax.rl.rollouts import timed
+from janus_jax.rl.scored import Stage, credit, score, training_batches
+from janus_jax.training.metrics import Metrics
+from janus_jax.training.step import MOST_SKIPPED, check_skipped, in_a_row
+from janus_jax.training.workdir import Checkpoints, same_settings
 
 # What a training may be resumed with otherwise: how long, how often, where, and whom it asks how.
 MAY_CHANGE = (
@@ -48,21 +51,21 @@ MAY_CHANGE = (
 
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
-    pod.start(config)
+    hosts.start(config)
     cli.config_at_least(
         1, config, "prompts_per_step", "updates", "micro_batches", "steps", "save_every", "storyboard_every", "rounds"
     )
     cli.config_at_least(1, config, "retention_prompts")
     cli.config_at_least(0, config, "seed", "retention_every", "redraws", "refresh_every")
-    if config.credit not in rollout.CREDITS:
-        raise UserError(f"credit {config.credit!r} is none of {', '.join(rollout.CREDITS)}: set --config.credit")
+    if config.credit not in credits.CREDITS:
+        raise UserError(f"credit {config.credit!r} is none of {', '.join(credits.CREDITS)}: set --config.credit")
     if config.credit.startswith("released/") and config.rounds != 2:
         raise UserError("released credit is about two rounds: set --config.rounds=2, or --config.credit=trajectory")
     if config.released and not config.credit.startswith("released/"):
         raise UserError("the released layout goes with released credit: set --config.credit=released/own_prompt")
-    if config.estimator not in (*rollout.ESTIMATORS, PPO):
+    if config.estimator not in (*credits.ESTIMATORS, PPO):
         raise UserError(
-            f"estimator {config.estimator!r} is none of {', '.join((*rollout.ESTIMATORS, PPO))}: set --config.estimator"
+            f"estimator {config.estimator!r} is none of {', '.join((*credits.ESTIMATORS, PPO))}: set --config.estimator"
         )
     if config.estimator == PPO and (config.credit != "trajectory" or config.redraws):
         raise UserError("ppo credits every token by itself: set --config.credit=trajectory and --config.redraws=0")
@@ -92,11 +95,11 @@ def main(argv):
     if config.ahead and settings.on_devices(config.reward):
         raise UserError("the model as judge knows only what was drawn last: set --config.ahead=False")
     # all processes of a pod compute with these together
-    lines = pod.read_alike("config.prompts", lambda: read_prompts(config.prompts)) if config.prompts else None
+    lines = hosts.read_alike("config.prompts", lambda: read_prompts(config.prompts)) if config.prompts else None
     own = config.retention_every and config.retention_pairs
     labelled = None
     if own:
-        labelled = pod.read_alike(
+        labelled = hosts.read_alike(
             "config.retention_pairs",
             lambda: listed_pictures(config.retention_pairs),
             lambda found: b"".join(
@@ -118,11 +121,11 @@ def assemble(config, mesh, lines):
     model = Janus(model.cfg.changed(config.model))
     special = processor.special
     programs = make_programs(config, model, (special.yes, special.no), params, mesh)
-    layout = rollout.layout(
+    layout = credits.layout(
         config.credit, model, processor, config.prompt_tokens, config.rounds, config.max_reason_tokens
     )
     if lines is not None:
-        experience.check_prompts(config, lines, processor)
+        rollouts.check_prompts(config, lines, processor)
     return Stage(model, processor, sampling_of(config), lines, layout, programs), params
 
 
@@ -156,7 +159,7 @@ def in_checkpoint(config, stage: Stage, state, reference, flight) -> dict:
     if config.refresh_every:
         items["reference"] = reference
     if flight is not None:
-        items["rollout"] = experience.to_arrays(config, stage, flight)
+        items["rollout"] = rollouts.to_arrays(config, stage, flight)
     return items
 
 
@@ -168,9 +171,9 @@ def resumed(config, stage: Stage, checkpoints, step: int, reference):
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), reference
         )
     if config.ahead and checkpoints.holds(step, "rollout"):
-        wanted["rollout"] = experience.abstract_arrays(config, stage)
+        wanted["rollout"] = rollouts.abstract_arrays(config, stage)
     found = checkpoints.restore(step, wanted)
-    flight = experience.from_arrays(config, stage, step, found["rollout"]) if "rollout" in found else None
+    flight = rollouts.from_arrays(config, stage, step, found["rollout"]) if "rollout" in found else None
     return found["state"], found.get("reference", reference), flight
 
 
@@ -184,8 +187,8 @@ def train(config, workdir, mesh, lines, labelled):
     if config.retention_every and labelled is None:
         labelled = labelled_pictures(stage.model, stage.programs.to_draw(initial), config.retention_prompts)
     stop = cli.Stop()
-    stopped = pod.AnyOf(stop)
-    with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl", pod.is_first()) as metrics:
+    stopped = hosts.AnyOf(stop)
+    with Checkpoints(workdir, "rl") as checkpoints, Metrics(workdir, "rl", hosts.is_first()) as metrics:
         same_settings(workdir, config, MAY_CHANGE)
         checkpoints.discard_unsealed()
         first = checkpoints.latest()
@@ -196,8 +199,8 @@ def train(config, workdir, mesh, lines, labelled):
             state, reference, flight = resumed(config, stage, checkpoints, first, initial)
         done = saved = first or 0
         skipped = 0
-        ahead = experience.Ahead(config, stage, judge, flight) if config.ahead else None
-        collect = ahead.collect if ahead else functools.partial(experience.collect, config, stage, judge)
+        ahead = rollouts.Ahead(config, stage, judge, flight) if config.ahead else None
+        collect = ahead.collect if ahead else functools.partial(rollouts.collect, config, stage, judge)
 
         def save():
             nonlocal saved
@@ -211,7 +214,7 @@ def train(config, workdir, mesh, lines, labelled):
             if line:  # else another process of the pod has one
                 tqdm.write(line, file=sys.stderr)
 
-        with cli.progress(done, config.steps, "rl", pod.is_first()) as bar:
+        with cli.progress(done, config.steps, "rl", hosts.is_first()) as bar:
             while done < config.steps and skipped < MOST_SKIPPED and not stopped:
                 seconds = collections.Counter()
                 found = collect(state.params, reference, done, lambda: bool(stop), wait, seconds)
@@ -243,7 +246,7 @@ def train(config, workdir, mesh, lines, labelled):
                         f"sampler and trainer differ by {values['max_logp_gap']:.3g} in a log-probability (limit "
                         f"{config.max_logp_gap}): the density trained is not the one sampled"
                     )
-                if pod.is_first() and (done % config.storyboard_every == 0 or done == config.steps):
+                if hosts.is_first() and (done % config.storyboard_every == 0 or done == config.steps):
                     board = storyboard(sight.telling(*found.drawn), title=f"step {done}")
                     board.save(workdir / f"storyboard_{done:05d}.png")
                     metrics.image(done, "storyboard", np.asarray(board))
@@ -258,11 +261,11 @@ def train(config, workdir, mesh, lines, labelled):
         loading.save(workdir / "model", stage.model, trained, stage.processor, drawn_with=drawn_with)
 
 
-def described(config, found: experience.Experience, seconds) -> dict:
+def described(config, found: rollouts.Experience, seconds) -> dict:
     """Scalars of a step's experience. Of all that was drawn: groups that were chosen for their spread would tell
     another story."""
     trajectories, rewards = found.drawn
-    segments = rollout.segment_rewards(config.credit, trajectories, rewards, config.rounds)
+    segments = credits.segment_rewards(config.credit, trajectories, rewards, config.rounds)
     values = sight.describe(trajectories, rewards, segments, credit(config, trajectories, rewards), config.group)
     values |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
     values["tokens_per_second"] = sight.sampled_tokens(trajectories) / seconds.total()
@@ -273,4 +276,4 @@ def described(config, found: experience.Experience, seconds) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(main, pod.leave)
+    cli.run(main, hosts.leave)

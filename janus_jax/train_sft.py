@@ -7,13 +7,16 @@ Resumes from the workdir by itself; the finished model is DIR/model.
 import jax
 import numpy as np
 
-from janus_jax import cli, loading, local, pod, sharding, supervised
-from janus_jax.data import cache, sft
+from janus_jax import cli
+from janus_jax.checkpoints import loading
+from janus_jax.data import cache, mixture
 from janus_jax.errors import UserError
-from janus_jax.loop import fit
 from janus_jax.models.janus import Janus, init_params
+from janus_jax.parallel import hosts, sharding
+from janus_jax.sequences.tokens import Tokenizer
 from janus_jax.shapes.vocabulary import train_tokenizer
-from janus_jax.tokens import Tokenizer
+from janus_jax.training import sft
+from janus_jax.training.loop import fit
 
 
 def world_tokenizer(workdir) -> Tokenizer:
@@ -32,7 +35,7 @@ def world_tokenizer(workdir) -> Tokenizer:
         except OSError as error:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
 
-    pod.first(write)
+    hosts.first(write)
     return Tokenizer.from_folder(workdir)
 
 
@@ -43,7 +46,7 @@ def initial_model(config, mesh, workdir):
     config.init, an own checkpoint to go on from; or fresh ones around config.vq, a trained picture tokenizer, with
     the embedded world's text tokenizer.
     """
-    cfg = supervised.configured_model(config)
+    cfg = sft.configured_model(config)
     if config.init:
         loading.same_sizes(config.init, cfg)
         _, params, processor = loading.load(config.init, mesh=mesh)
@@ -62,21 +65,21 @@ def initial_model(config, mesh, workdir):
 
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
-    supervised.check(config)
-    pod.start(config)
+    sft.check(config)
+    hosts.start(config)
     mesh = sharding.mesh_of(config.mesh)
-    buckets = supervised.buckets_of(config, mesh)
+    buckets = sft.buckets_of(config, mesh)
     with jax.set_mesh(mesh):
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
-        built, by_row = supervised.build(config, model, params, mesh)
+        built, by_row = sft.build(config, model, params, mesh)
         given = [params]  # away: the state is a copy, and two would not fit
         del params
-        maker = sft.RowMaker(
+        maker = mixture.RowMaker(
             groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
         )
-        mine = [local.rows(by_row, bucket.rows) for bucket in buckets]
-        dataset = sft.steps(maker, buckets, config.seed, config.steps, mine)
+        mine = [hosts.rows(by_row, bucket.rows) for bucket in buckets]
+        dataset = mixture.steps(maker, buckets, config.seed, config.steps, mine)
 
         def place(batch):
             return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
@@ -88,4 +91,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    cli.run(main, pod.leave)
+    cli.run(main, hosts.leave)

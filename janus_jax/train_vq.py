@@ -20,14 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from janus_jax import cli, local, optim, pod, train_step
-from janus_jax.checkpoint import save_model
+from janus_jax import cli
+from janus_jax.checkpoints.model_folder import save_model
 from janus_jax.data import pictures
 from janus_jax.errors import UserError
-from janus_jax.loop import fit
 from janus_jax.models.vq import VQ, VQConfig, unit
+from janus_jax.parallel import hosts
+from janus_jax.parallel.sharding import make_mesh
 from janus_jax.shapes import text, verify
-from janus_jax.sharding import make_mesh
+from janus_jax.training import optim
+from janus_jax.training import step as train_step
+from janus_jax.training.loop import fit
 
 
 def make_forward(model: VQ, quantised: bool):
@@ -133,7 +136,7 @@ def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1, 
 
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
-    pod.start(config)
+    hosts.start(config)
     cfg = VQConfig(**config.vq)
     model = VQ(cfg)
     mesh = make_mesh(jax.device_count(), 1, 1)
@@ -168,7 +171,7 @@ def main(argv):
             by_row,
             rules=replicate,
         )
-        mine = local.rows(by_row, config.batch)
+        mine = hosts.rows(by_row, config.batch)
         dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, mine)
         state, finished = fit(workdir / name, name, built, lambda: params, dataset, place, settings, stop)
         return state.params, finished
@@ -182,7 +185,7 @@ def main(argv):
         if finished:
             encode = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")), out_shardings=whole)
             latents = np.asarray(encode(params, held[:256]))
-            params = {**params, "codebook": pod.same(kmeans_codebook(latents, cfg.codebook_size, config.seed))}
+            params = {**params, "codebook": hosts.same(kmeans_codebook(latents, cfg.codebook_size, config.seed))}
             params, finished = phase(1, "codes", params, quantised=True)
         if finished:
             encode_codes = jax.jit(
@@ -191,17 +194,17 @@ def main(argv):
             codes = encode_codes(params, held)
             as_drawn = np.round((held + 1) * 127.5).astype(np.uint8)
             codebook, merged = merge_ground(np.asarray(params["codebook"]), np.asarray(codes), as_drawn)
-            if pod.is_first():
+            if hosts.is_first():
                 print(f"merged {merged} codes of plain ground into one")
             params, finished = phase(
-                2, "merged", {**params, "codebook": pod.same(codebook)}, quantised=True, frozen=("codebook",)
+                2, "merged", {**params, "codebook": hosts.same(codebook)}, quantised=True, frozen=("codebook",)
             )
         if finished:
             save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, params, {})
             accepted = verifier_cap(model, params, cfg.image_size, whole=whole)
-            if pod.is_first():
+            if hosts.is_first():
                 print(f"verifier accepts {accepted:.4f} of reconstructed right pictures")
 
 
 if __name__ == "__main__":
-    cli.run(main, pod.leave)
+    cli.run(main, hosts.leave)

@@ -148,7 +148,7 @@ metadata() { # ATTRIBUTE
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
 }
 
-# Where this host stands among those of its slice, for janus_jax/pod.py; the first in the list is number 0. The names
+# Where this host stands among those of its slice, for janus_jax/parallel/hosts.py; the first in the list is number 0. The names
 # are those that jax reads (jax/_src/clusters/cloud_tpu_cluster.py). One host alone needs nothing.
 find_place() {
   local hosts index first

@@ -15,9 +15,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from janus_jax import cli, local, pod, sharding, train_step
-from janus_jax.checkpoint import save_model
-from janus_jax.loop import fit
+from janus_jax import cli
+from janus_jax.checkpoints.model_folder import save_model
+from janus_jax.parallel import hosts, sharding
+from janus_jax.training import step as train_step
+from janus_jax.training.loop import fit
 
 ROWS, STEPS = 8, 20
 RULES = ((r"seen", jax.sharding.PartitionSpec(("data", "fsdp"))),)
@@ -43,10 +45,10 @@ def main(argv):
     parser.add_argument("--data", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.0)
     flags = parser.parse_args(argv)
-    pod.start(ConfigDict({"pause": flags.pause}))
+    hosts.start(ConfigDict({"pause": flags.pause}))
     mesh = sharding.mesh_of((flags.data, -1, 1))
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    source = Samples(local.rows(by_row, ROWS), flags.pause)
+    source = Samples(hosts.rows(by_row, ROWS), flags.pause)
     dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
 
     def loss(outputs, batch):
@@ -75,4 +77,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    cli.run(main, pod.leave)
+    cli.run(main, hosts.leave)

@@ -3,8 +3,8 @@
 import pytest
 
 from janus_jax import cli
-from janus_jax.policy import check_rows
-from janus_jax.supervised import buckets_of
+from janus_jax.rl.objective import check_rows
+from janus_jax.training.sft import buckets_of
 
 JOBS = ("1b_sft", "7b_sft", "1b_rl", "7b_rl")
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax import cache_codes, checkpoint, loading
+from janus_jax import cache_codes
+from janus_jax.checkpoints import loading, model_folder
 from janus_jax.data import cache, shapes_dataset
 from janus_jax.shapes import text
 
@@ -32,7 +33,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     model, params, _ = loading.load("shapes-sft")
     vq = {"kind": "vq", "vq": dataclasses.asdict(model.cfg.vq)}
-    checkpoint.save_model(folder / "vq", vq, params["vq"], {})
+    model_folder.save_model(folder / "vq", vq, params["vq"], {})
     rng = np.random.default_rng(0)
     builder = shapes_dataset.Shapes.__new__(shapes_dataset.Shapes)  # only its generator is used
     source = []
@@ -229,7 +230,7 @@ def test_killed_and_resumed(stage, world, trained, tmp_path):
     ends_well(start(cut))
     final = {line["step"]: line["loss"] for line in metrics(cut)}
     assert final == {line["step"]: line["loss"] for line in metrics(whole)}  # to the bit
-    assert (cut / "model" / checkpoint.PARAMS).read_bytes() == (whole / "model" / checkpoint.PARAMS).read_bytes()
+    assert (cut / "model" / model_folder.PARAMS).read_bytes() == (whole / "model" / model_folder.PARAMS).read_bytes()
 
 
 @pytest.mark.slow

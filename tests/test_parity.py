@@ -12,10 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 from test_formats import BF16, CFG, GOLDEN, TOKENIZER, folder_of, identical, refused, run, tensors_of, weights_of
 
-from janus_jax import loading, sample, tensorfiles, tokens
-from janus_jax.density import Sampling
-from janus_jax.models import published_config
-from janus_jax.models.pretrained import HF, ORIGINAL
+from janus_jax.checkpoints import loading, published_config, tensorfiles
+from janus_jax.checkpoints.tensor_names import HF, ORIGINAL
+from janus_jax.sampling import decode
+from janus_jax.sampling.density import Sampling
+from janus_jax.sequences import tokens
 
 pytestmark = pytest.mark.parity
 ATOL = 1e-4
@@ -203,9 +204,9 @@ def test_trained_and_back_to_hf(torch, published_by_hf, tmp_path):
     np.testing.assert_array_equal(batch["attention_mask"].numpy(), mask)
     expected = theirs.generate(**batch, generation_mode="image", do_sample=False, use_cache=True)
     slots = ids.shape[1] + 4
-    cache, hidden = sample.start_painter(model, params, rows, pad, ids.shape[1], slots, guided=True)
+    cache, hidden = decode.start_painter(model, params, rows, pad, ids.shape[1], slots, guided=True)
     keys = jnp.zeros((2, 2), jnp.uint32)
-    drawn = sample.draw(model, params, cache, hidden, keys, Sampling(cfg_weight=5.0, image_top_k=1), guided=True)
+    drawn = decode.draw(model, params, cache, hidden, keys, Sampling(cfg_weight=5.0, image_top_k=1), guided=True)
     np.testing.assert_array_equal(drawn[1], expected.numpy())
 
     # a chat, as their processor writes it down

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from test_end_to_end import command
 
-from janus_jax import images, loading, sample, train_vq
+from janus_jax import train_vq
+from janus_jax.checkpoints import loading
+from janus_jax.sampling import decode
+from janus_jax.sequences import images
 from janus_jax.shapes import render, scene, text, verify
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "shapes_vq.py")
@@ -76,8 +79,8 @@ def test_what_the_shipped_tokenizer_keeps():
         compose = scene.compose if i % 2 else scene.near_miss
         pixels.append(render.render(compose(rng, asks[-1]), model.cfg.vq.image_size, rng))
     truth = np.array([verify.matches(ask, verify.read(x)) for ask, x in zip(asks, pixels, strict=True)])
-    codes = sample.encode_codes(model, params, np.stack(pixels) / np.float32(127.5) - 1)
-    decoded = images.to_uint8(sample.decode_codes(model, params, codes))
+    codes = decode.encode_codes(model, params, np.stack(pixels) / np.float32(127.5) - 1)
+    decoded = images.to_uint8(decode.decode_codes(model, params, codes))
     got = np.array([verify.matches(ask, verify.read(x)) for ask, x in zip(asks, decoded, strict=True)])
     assert 150 < truth.sum() < 250
     assert (got == truth).mean() >= 0.98

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from janus_jax import images
 from janus_jax.errors import UserError
+from janus_jax.sequences import images
 
 
 @dataclasses.dataclass(frozen=True)

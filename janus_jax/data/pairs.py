@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from janus_jax import images
 from janus_jax.errors import UserError
+from janus_jax.sequences import images
 
 
 class Pair(NamedTuple):

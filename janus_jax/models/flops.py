@@ -3,10 +3,10 @@
 Recomputation, padding of blocks and work done twice on a mesh are not in here; they are what a program adds to it.
 """
 
-from janus_jax.batch import Batch
 from janus_jax.models.janus import JanusConfig
 from janus_jax.models.siglip import SiglipConfig
 from janus_jax.models.vq import VQConfig
+from janus_jax.sequences.batch import Batch
 
 TRAINED = 3  # a forward pass, and as much again for the gradient by inputs and for that by parameters
 

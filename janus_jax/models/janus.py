@@ -15,13 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from janus_jax import sharding
 from janus_jax.errors import UserError
 from janus_jax.models.attention import CHOICES
 from janus_jax.models.llama import Cache, Llama, LlamaConfig
 from janus_jax.models.siglip import Siglip, SiglipConfig
 from janus_jax.models.stack import REMAT
 from janus_jax.models.vq import VQ, VQConfig
+from janus_jax.parallel import sharding
 
 Array = jax.Array
 

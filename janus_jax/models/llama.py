@@ -18,9 +18,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from janus_jax import sharding
 from janus_jax.models import attention
 from janus_jax.models.stack import stack
+from janus_jax.parallel import sharding
 
 Array = jax.Array
 

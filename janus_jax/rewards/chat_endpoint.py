@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from janus_jax.rewards.endpoint import Endpoint, png
-from janus_jax.rewards.judged import Judge, Judged
+from janus_jax.rewards.judge import Judge, Judged
 
 TOP = 20  # the most that OpenAI's interface allows, and what vLLM allows unless told otherwise
 ANSWER = "Answer with one word, yes or no."

@@ -3,7 +3,7 @@
 import numpy as np
 
 from janus_jax.rewards.endpoint import Endpoint, png
-from janus_jax.rewards.judged import Judge, Judged
+from janus_jax.rewards.judge import Judge, Judged
 
 
 def make_judge(endpoint: Endpoint) -> Judge:

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from janus_jax.errors import UserError
 from janus_jax.rewards import chat_endpoint, released_http, shapes, weighted
 from janus_jax.rewards.endpoint import Endpoint
-from janus_jax.rewards.judged import Judge
+from janus_jax.rewards.judge import Judge
 
 KINDS = ("shapes", "model", "chat", "released", "weighted")
 DEFAULTS = {

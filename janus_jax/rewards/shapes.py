@@ -3,7 +3,7 @@
 import numpy as np
 
 from janus_jax.errors import UserError
-from janus_jax.rewards.judged import Judged
+from janus_jax.rewards.judge import Judged
 from janus_jax.shapes import text, verify
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from janus_jax.rewards.judged import Judge, Judged
+from janus_jax.rewards.judge import Judge, Judged
 
 
 def make_judge(parts: Sequence[tuple[float, Judge]]) -> Judge:

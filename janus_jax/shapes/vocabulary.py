@@ -5,8 +5,8 @@ import io
 import numpy as np
 import sentencepiece
 
+from janus_jax.sequences.tokens import EDIT_REQUEST, NEXT_SENTENCE, SPECIAL, THINK_SENTENCE, Tokenizer
 from janus_jax.shapes import scene, text, verify
-from janus_jax.tokens import EDIT_REQUEST, NEXT_SENTENCE, SPECIAL, THINK_SENTENCE, Tokenizer
 
 SIZE = 480
 

@@ -1,0 +1,189 @@
+"""`load`: a model, its parameters and its processor from a folder or a shipped name."""
+
+import dataclasses
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from janus_jax.checkpoints import model_folder, published, tensor_names, tensorfiles
+from janus_jax.checkpoints.tensor_names import Leaf
+from janus_jax.errors import UserError
+from janus_jax.models.janus import Janus, JanusConfig, abstract_params
+from janus_jax.models.vq import VQ, VQConfig
+from janus_jax.parallel import sharding
+from janus_jax.sequences.processor import Processor
+from janus_jax.sequences.tokens import Tokenizer
+
+SHIPPED = ("shapes-sft", "shapes-rl")
+DRAWN_WITH = ("cfg_weight", "temperature")  # the fields of Sampling that a checkpoint may set
+HUB_FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.bin"]
+
+
+def find(path) -> Path:
+    """The model folder that a path or a shipped name means; a training's workdir means its `model/`, and what is no
+    path but looks like OWNER/NAME is fetched from the Hugging Face hub.
+
+    Raises UserError where there is none.
+    """
+    if str(path) in SHIPPED:
+        return Path(str(resources.files("janus_jax") / "assets" / str(path)))
+    folder = Path(path)
+    for candidate in (folder, folder / "model"):
+        if (candidate / model_folder.CONFIG).is_file():
+            return candidate
+    if (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder} is a training that has not finished: run its command again to its end first")
+    hint = f"give a model folder, a finished workdir, a hub id, or one of {', '.join(SHIPPED)}"
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path)) or folder.parent.exists():
+        raise UserError(f"no checkpoint at {folder}: {hint}")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(str(path), allow_patterns=HUB_FILES))
+    except Exception as error:  # of the hub, of HTTP or of the network: many kinds, and all of them mean this
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"no checkpoint at {folder}, and the hub does not give it ({reason}): {hint}") from error
+
+
+def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
+    """The processor for a model of these sizes. Raises UserError where the tokenizer has more ids than the model."""
+    if tokenizer.size > cfg.llama.vocab_size:
+        raise UserError(f"the tokenizer has {tokenizer.size} ids, the model only {cfg.llama.vocab_size}: use its own")
+    return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size)
+
+
+class Source(NamedTuple):
+    """A checkpoint of any format, opened and not read. extra: {format: {name: tensor}} that no parameter holds; files:
+    a published folder's small files, {format: {name: content}}; drawn_with: what its
+    configuration says of DRAWN_WITH."""
+
+    cfg: JanusConfig
+    tokenizer: Tokenizer
+    leaves: dict[str, Leaf]
+    extra: dict[str, dict[str, np.ndarray]]
+    files: dict[str, dict[str, bytes]]
+    drawn_with: dict[str, float]
+
+
+def open_model(path, dtype=None, base=None) -> Source:
+    """Opens a checkpoint; of its weights nothing is read yet. Arguments and errors as those of `load`, but dtype None
+    keeps the stored ones. Where `path` has a configuration of its own, `base` lends what an export needs beside it."""
+    if Path(path).is_file():
+        if base is None:
+            raise UserError(f"{path} holds weights alone: name the folder of their config.json and tokenizer (--base)")
+        return _open_published(find(base), tensorfiles.read_file(path), dtype)
+    folder = find(path)
+    if model_folder.read_config(folder).get("kind") == "janus":
+        source = _open_own(folder, dtype)
+    else:
+        source = _open_published(folder, None, dtype)
+    if base is not None:
+        lent = open_model(base)
+        source = source._replace(extra=lent.extra | source.extra, files=lent.files | source.files)
+    return source
+
+
+def _open_own(folder, dtype):
+    config = model_folder.read_config(folder)
+    model_folder.verify(folder, (model_folder.CONFIG,))  # before any number in it is believed
+    try:
+        cfg = JanusConfig.from_dict(config["model"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{folder / model_folder.CONFIG} does not describe a model: {error}") from error
+    leaves = model_folder.open_params(folder, _shapes(cfg), dtype)
+    files = {}
+    for file in (folder / model_folder.EXTRA).glob("*/*"):
+        files.setdefault(file.parent.name, {})[file.name] = file.read_bytes()
+    tokenizer, extra = Tokenizer.from_folder(folder), model_folder.open_extra(folder)
+    return Source(cfg, tokenizer, leaves, extra, files, _drawn_with(config))
+
+
+def _open_published(folder, tensors, dtype):
+    """tensors: None for the folder's own."""
+    config = model_folder.read_config(folder)
+    name = published.format_of(config)
+    if name is None and config.get("kind") == "janus":
+        raise UserError(f"{folder} is a folder of our own format: for weights alone, --base is a published one")
+    if name is None:
+        raise UserError(
+            f"{folder} is not a janus_jax model nor a published Janus (its {model_folder.CONFIG} says kind = "
+            f"{config.get('kind')!r}, model_type = {config.get('model_type')!r})"
+        )
+    tensors = tensorfiles.read_folder(folder) if tensors is None else tensors
+    try:
+        cfg = published.read_config(config, name)
+        tensors = published.untied(tensors, config, name)
+        leaves, extra = tensor_names.gather(tensors, _shapes(cfg), published.FORMATS[name].rules, dtype)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    files = {file: (folder / file).read_bytes() for file in published.SIDE_FILES if (folder / file).is_file()}
+    return Source(cfg, Tokenizer.from_folder(folder), leaves, {name: extra} if extra else {}, {name: files}, {})
+
+
+def _shapes(cfg):
+    return {path: leaf.shape for path, leaf in sharding.paths(abstract_params(Janus(cfg)))}
+
+
+def load(path, dtype=jnp.float32, mesh=None, base=None):
+    """Loads a checkpoint: (model, params, processor).
+
+    path: a folder (of our own, in the original format or in that of HF transformers), a shipped name ("shapes-sft",
+    "shapes-rl"), a hub id, or one file of weights (.pth, .bin, .safetensors), for which `base` names the folder of
+    configuration and tokenizer. dtype: of the parameters and of the computation. mesh: parameters are placed on it by
+    the training layout; None = the default device. Raises UserError for anything that is missing, foreign or damaged.
+    """
+    source = open_model(path, dtype, base)
+    model = Janus(dataclasses.replace(source.cfg, dtype=jnp.dtype(dtype)))
+    shardings = None if mesh is None else sharding.param_shardings(abstract_params(model), mesh)
+    return model, model_folder.place(source.leaves, shardings), processor_of(source.cfg, source.tokenizer)
+
+
+def load_vq(path):
+    """Loads a tokenizer trained by train_vq: (VQ module, its params in f32)."""
+    folder = find(path)
+    config = model_folder.read_config(folder)
+    if config.get("kind") != "vq":
+        raise UserError(f"{folder} is not a picture tokenizer: make one with janus_jax.train_vq")
+    model_folder.verify(folder, (model_folder.CONFIG,))
+    model = VQ(VQConfig(**config["vq"]))
+    size = model.cfg.image_size
+    sample = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    abstract = jax.eval_shape(model.init, jax.random.key(0), sample)["params"]
+    return model, model_folder.load_params(folder, abstract, jnp.float32)
+
+
+def _drawn_with(config):
+    return {name: float(config[name]) for name in DRAWN_WITH if name in config}
+
+
+def drawn_with(path) -> dict[str, float]:
+    """The fields of Sampling that a checkpoint says it is to be drawn with. Raises UserError as `load` does."""
+    return _drawn_with(model_folder.read_config(find(path)))
+
+
+def save(folder, model: Janus, params, processor: Processor, dtype=None, drawn_with: dict | None = None) -> None:
+    """Writes an own checkpoint that `load` reads; see checkpoint.save_model. drawn_with: see drawn_with()."""
+    config = {"kind": "janus", "model": model.cfg.to_dict(), **(drawn_with or {})}
+    tokenizer = processor.tokenizer
+    model_folder.save_model(folder, config, params, {tokenizer.file_name: tokenizer.content}, dtype)
+
+
+def same_sizes(folder, cfg: JanusConfig) -> None:
+    """Raises UserError unless the checkpoint has the sizes of `cfg`, naming the first that differs."""
+    config = model_folder.read_config(find(folder))
+    name = published.format_of(config)
+    stored = config.get("model", {}) if name is None else published.read_config(config, name).to_dict()
+    for part in ("llama", "siglip", "vq"):
+        mine = json.loads(json.dumps(cfg.to_dict()[part]))
+        for name, value in mine.items():
+            if stored.get(part, {}).get(name) != value:
+                raise UserError(
+                    f"{folder} has {part}.{name} = {stored.get(part, {}).get(name)}, the configuration says "
+                    f"{value}: use a checkpoint of this size"
+                )

@@ -1,0 +1,210 @@
+"""Checkpoints on disk.
+
+Two kinds. A *model* is a folder that anyone can load: `config.json`, the tokenizer's file, `params.safetensors`
+(leaves by their '/'-joined path, any dtype) and `manifest.json` (SHA-256 of each file); what a published model brought
+and the parameters do not hold lies in `extra/`. A *workdir* is a training in
+progress: orbax checkpoints under `checkpoints/`, sealed with the same kind of manifest, and at the end a model folder
+`model/`. What does not fit its manifest is refused.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import flax
+import jax
+import numpy as np
+
+from janus_jax.checkpoints.tensor_names import Leaf, cast, read, stacked
+from janus_jax.checkpoints.tensorfiles import Tensor, in_file_order, read_safetensors, write_safetensors
+from janus_jax.errors import UserError
+from janus_jax.parallel import hosts
+
+MANIFEST = "manifest.json"
+PARAMS = "params.safetensors"
+CONFIG = "config.json"
+EXTRA = "extra"
+
+
+def _digests(folder, names) -> dict[str, str]:
+    """The SHA-256 of each named file, several at a time: of a large checkpoint one core would take minutes."""
+
+    def digest(name):
+        with open(folder / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(names, pool.map(digest, names), strict=True))
+
+
+def seal(folder) -> None:
+    """Writes the manifest of a finished folder, atomically."""
+    folder = Path(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    digests = _digests(folder, [str(path.relative_to(folder)) for path in paths])
+    scratch = folder / (MANIFEST + ".tmp")
+    scratch.write_text(json.dumps(digests, indent=1) + "\n")
+    scratch.rename(folder / MANIFEST)
+
+
+def verify(folder, names=None) -> None:
+    """Raises UserError unless every file of the folder, or those named, is exactly what its manifest says."""
+    folder = Path(folder)
+    try:
+        digests = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} has no readable {MANIFEST}: it was not finished or is damaged; use another one"
+        ) from error
+    if not isinstance(digests, dict):
+        raise UserError(f"{folder / MANIFEST} is damaged (it is no object): copy it again or use another one")
+    names = list(digests if names is None else names)
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing: the checkpoint is damaged; copy it again or use another one")
+    for name, digest in _digests(folder, names).items():
+        if digest != digests.get(name):
+            raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
+
+
+def _is_model(folder):
+    """Whether a folder is a model of ours or a published one: what may be replaced."""
+    try:
+        config = read_config(folder)
+    except UserError:
+        return False
+    return (folder / MANIFEST).is_file() or "kind" in config or "model_type" in config
+
+
+@contextlib.contextmanager
+def replacing(folder):
+    """A scratch folder that becomes `folder` when the block ends well, in place of an older model, and vanishes when
+    it does not. Raises UserError where the place cannot be written."""
+    folder = Path(folder)
+    try:
+        if folder.exists() and not folder.is_dir() or folder.is_dir() and any(folder.iterdir()):
+            if not _is_model(folder):
+                raise UserError(f"cannot write {folder}: something else than a model is there; choose another place")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"cannot write to {folder.parent}: {error.strerror}; choose another place") from error
+    try:
+        os.chmod(scratch, 0o755)
+        yield scratch
+        if folder.exists():  # aside first: a kill leaves the older model under another name, not half of it
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(aside / folder.name)
+            scratch.rename(folder)
+            shutil.rmtree(aside)
+        else:
+            scratch.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_model(folder, config: dict, params: Mapping[str, Tensor], files: Mapping[str, bytes], extra=None) -> None:
+    """Writes a model folder; it appears under its name only once it is complete, and replaces an older one.
+
+    config: JSON-able. params: by path. files: further ones by name, which may have folders in it. extra: for each
+    format, tensors of it that are no parameters, by name. Raises UserError where the place cannot be written.
+    """
+    with replacing(folder) as scratch:
+        write_safetensors(scratch / PARAMS, params)
+        (scratch / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        for name, content in files.items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_bytes(content)
+        for name, tensors in (extra or {}).items():
+            (scratch / EXTRA).mkdir(exist_ok=True)
+            write_safetensors(scratch / EXTRA / f"{name}.safetensors", tensors)
+        seal(scratch)
+
+
+def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None) -> None:
+    """`write_model` of a nested dict of arrays, fetched one by one. dtype: floating leaves are stored in it; None keeps
+    theirs. All processes of a pod call it, and process 0 writes."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    fetch = {path: functools.partial(hosts.whole, leaf) for path, leaf in flat.items()}
+    tensors = {path: Tensor(x.shape, cast(np.dtype(x.dtype), dtype), fetch[path]) for path, x in flat.items()}
+    if hosts.is_first():
+        write_model(folder, config, tensors, files)
+    else:
+        for tensor in in_file_order(tensors):  # what process 0 gathers, it gathers with us
+            tensor.value()
+
+
+def read_config(folder) -> dict:
+    """The config.json of a model folder. Raises UserError where it is missing or not JSON."""
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{folder} is not a checkpoint: it has no {CONFIG}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: copy the checkpoint again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no JSON object: it is not the configuration of a checkpoint")
+    return config
+
+
+def open_params(folder, shapes: Mapping[str, tuple[int, ...]], dtype=None) -> dict[str, Leaf]:
+    """The parameters of a model folder, mapped. shapes: of the leaves that it must hold, by path. Raises UserError for
+    damage, and for missing, unexpected or mis-shaped leaves."""
+    verify(folder)
+    arrays = read_safetensors(Path(folder) / PARAMS)
+    problems = [f"{path} is missing" for path in shapes.keys() - arrays.keys()]
+    problems += [f"{path} is unexpected" for path in arrays.keys() - shapes.keys()]
+    for path in shapes.keys() & arrays.keys():
+        if arrays[path].shape != shapes[path]:
+            problems.append(f"{path} is {list(arrays[path].shape)}, not {list(shapes[path])}")
+    if problems:
+        raise UserError(f"{folder} does not hold this model: {'; '.join(sorted(problems))}")
+
+    def leaf(path):
+        def row(layer):
+            return arrays[path] if layer is None else arrays[path][layer]
+
+        return Leaf(shapes[path], cast(arrays[path].dtype, dtype), row, stacked(path))
+
+    return {path: leaf(path) for path in shapes}
+
+
+def open_extra(folder) -> dict[str, dict[str, np.ndarray]]:
+    """What a model folder holds beside its parameters, mapped: {format: {name: tensor}}."""
+    return {path.stem: read_safetensors(path) for path in sorted((Path(folder) / EXTRA).glob("*.safetensors"))}
+
+
+def place(leaves: Mapping[str, Leaf], shardings=None):
+    """Reads leaves one by one to where they belong; each device's part alone is read for it.
+
+    shardings: a tree of them, or None for the default device. Returns the nested dict of arrays.
+    """
+    places = flax.traverse_util.flatten_dict(shardings, sep="/") if shardings is not None else {}
+    result = {}
+    for path, leaf in leaves.items():
+        if path in places:
+            array = jax.make_array_from_callback(leaf.shape, places[path], functools.partial(read, leaf))
+        else:
+            array = jax.device_put(read(leaf))
+        result[path] = jax.block_until_ready(array)  # the host's copy goes before the next one comes
+    return flax.traverse_util.unflatten_dict(result, sep="/")
+
+
+def load_params(folder, abstract, dtype=None, shardings=None):
+    """The parameters of a model folder as the tree `abstract` (of ShapeDtypeStructs).
+
+    Floating leaves become `dtype`, or keep their stored one; `shardings` as for `place`. Raises UserError as
+    `open_params` does.
+    """
+    flat = flax.traverse_util.flatten_dict(abstract, sep="/")
+    return place(open_params(folder, {path: leaf.shape for path, leaf in flat.items()}, dtype), shardings)

@@ -1,0 +1,203 @@
+"""Stage 1's data: three tasks from groups of labelled pictures, as rows, in buckets of fixed shape.
+
+    draw    [prompt] (right picture)                                     trained: its codes
+    judge   [prompt] ((seen) think No, reason, next){0-2} (seen) think   trained: Yes|No, reason, EOS
+    redraw  [prompt] ((wrong) think No, reason, next){1-2} (right)       trained: the last picture's codes
+
+and, for a base model that has yet to learn to see,
+
+    describe  [user:] (seen) [question, assistant:]              trained: what is in the picture, EOS
+
+A step's batch is a tuple of Batches, one per bucket, so that short sequences are not padded to the longest. A row is a
+pure function of (seed, step, bucket, place in the bucket): a data position is one number, the step, and how many
+processes share the rows of a step changes none of them.
+"""
+
+import dataclasses
+
+import grain
+import numpy as np
+
+from janus_jax.data.cache import Groups
+from janus_jax.errors import UserError
+from janus_jax.sequences import tokens
+from janus_jax.sequences.batch import DESCRIBE, DRAW, REASON, REDRAW, VERDICT, Batch, Row, collate
+from janus_jax.shapes.text import QUESTION
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of row: the task, the number of earlier rounds, and how many such rows a step has."""
+
+    task: str
+    earlier: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Rows of some kinds, padded to one length."""
+
+    length: int
+    kinds: tuple[Kind, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(kind.rows for kind in self.kinds)
+
+    def targets(self, words: int, codes: int) -> dict[str, int]:
+        """Targets and pictures per row, as collate takes them; words: most of a reason, codes: of a picture."""
+        judged = [kind for kind in self.kinds if kind.task in ("judge", "describe")]
+        drawn = any(kind.task in ("draw", "redraw") for kind in self.kinds)
+        return {
+            "text_targets": words if judged else 0,
+            "code_targets": codes if drawn else 0,
+            "pictures": max((kind.earlier + 1 for kind in judged), default=0),
+        }
+
+
+class RowMaker:
+    """Makes rows from groups. drop: the probability that a prompt becomes PAD in draw and redraw (guidance needs it);
+    seen_tokens: positions of a picture for the judge; judged_right: the least score of pictures that are judged Yes
+    (those to be drawn have at least 0.8)."""
+
+    def __init__(
+        self,
+        groups: Groups,
+        tokenizer: tokens.Tokenizer,
+        seen_tokens: int,
+        drop: float = 0.1,
+        judged_right: float = 0.8,
+    ):
+        self.groups, self.tokenizer, self.seen_tokens, self.drop = groups, tokenizer, seen_tokens, drop
+        self.special = tokenizer.special
+        self.think = tokenizer.encode(tokens.THINK, bos=False)
+        self.next = tokenizer.encode(tokens.NEXT, bos=False)
+        # P: positives from 0.8, negatives under 0.5
+        self.right, self.wrong, self.judged = (
+            [groups.pictures(p)[which[groups.pictures(p)]] for p in range(len(groups))]
+            for which in (groups.score >= 0.8, groups.score < 0.5, groups.score >= judged_right)
+        )
+        texts = np.unique(np.concatenate([groups.reasons, groups.captions]))
+        # the most words that a row trains, with EOS
+        self.longest = 1 + max(len(tokenizer.encode(str(text), bos=False)) for text in texts)
+        everything = np.arange(len(groups))
+        has_right, has_wrong, has_judged = (
+            np.array([len(pictures) > 0 for pictures in each], bool) for each in (self.right, self.wrong, self.judged)
+        )
+        # which prompts a task can use, by whether there are earlier rounds, which are wrong pictures
+        self.usable = {
+            ("draw", False): everything[has_right],
+            ("judge", False): everything[has_judged | has_wrong],
+            ("judge", True): everything[has_wrong],
+            ("redraw", True): everything[has_right & has_wrong],
+            ("describe", False): everything[np.diff(groups.start) > 0],
+        }
+
+    def make(self, rng, task: str, earlier: int) -> Row:
+        """A random row of a task with so many earlier rounds. Raises UserError where no prompt has the pictures."""
+        usable = self.usable.get((task, earlier > 0), ())
+        if not len(usable):
+            raise UserError(
+                f"no prompt of the cache has pictures for {task} with {earlier} earlier rounds: change config.buckets"
+            )
+        p = int(rng.choice(usable))
+        if task == "describe":
+            return self._describe(int(rng.choice(self.groups.pictures(p))))
+        prompt = tokens.prompt_ids(self.tokenizer, str(self.groups.prompts[p]))
+        row = Row()
+        uncond = tokens.unconditional(prompt, self.special.pad)
+        dropped = task != "judge" and rng.random() < self.drop
+        row.add_text(uncond if dropped else prompt, uncond=uncond)
+        wrong = self.wrong[p]
+        past = rng.choice(wrong, earlier, replace=len(wrong) < earlier)
+        for picture in past:
+            self._add_picture(row, picture, task)
+            row.add_text(self.think + self._reason(picture)[:-1] + self.next)
+        if task == "judge":
+            sides = [side for side in (self.judged[p], wrong) if len(side)]
+            picture = rng.choice(sides[0] if rng.random() < 0.5 else sides[-1])
+            self._add_picture(row, picture, task)
+            row.add_text(self.think)
+            reason = self._reason(picture)
+            yes_no = (self.special.yes, self.special.no)
+            row.add_text(reason, [VERDICT if token in yes_no else REASON for token in reason])
+        else:
+            picture = rng.choice(self.right[p])
+            row.add_codes(self.groups.codes[picture].tolist(), DRAW if task == "draw" else REDRAW)
+        return row
+
+    def _describe(self, picture):
+        before, after = tokens.chat_prompt(QUESTION, system="").split(tokens.PLACEHOLDER)
+        row = Row()
+        row.add_text(self.tokenizer.encode(before + tokens.BEGIN_IMAGE))
+        self._add_picture(row, picture, "judge")
+        row.add_text(self.tokenizer.encode(tokens.END_IMAGE + after, bos=False))
+        ids = self.tokenizer.encode(str(self.groups.captions[picture]), bos=False)[: tokens.MAX_REASON_TOKENS - 1]
+        row.add_text([*ids, self.special.eos], [DESCRIBE] * (len(ids) + 1))
+        return row
+
+    def _add_picture(self, row, picture, task):
+        if task == "judge":
+            row.add_seen(self.groups.pixels[picture].astype(np.float32) / 127.5 - 1.0, self.seen_tokens)
+        else:
+            row.add_codes(self.groups.codes[picture].tolist())
+
+    def _reason(self, picture):
+        ids = self.tokenizer.encode(str(self.groups.reasons[picture]), bos=False)[: tokens.MAX_REASON_TOKENS - 1]
+        return [*ids, self.special.eos]
+
+
+class Steps:
+    """A grain random-access source of steps: item i is the tuple of Batches of step i. mine: of each bucket the places
+    of the rows to make, those of this process; None makes all."""
+
+    def __init__(self, maker: RowMaker, buckets, seed: int, count: int, mine=None):
+        self.maker, self.buckets, self.seed, self.count = maker, tuple(buckets), seed, count
+        self.mine = [range(bucket.rows) for bucket in self.buckets] if mine is None else mine
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, step) -> tuple[Batch, ...]:
+        batches = []
+        for b, bucket in enumerate(self.buckets):
+            # in any order: micro-batches, and processes, shall hold every kind
+            kinds = [kind for kind in bucket.kinds for _ in range(kind.rows)]
+            where = np.random.default_rng([self.seed, int(step), b]).permutation(len(kinds))
+            rows = []
+            for place in self.mine[b]:
+                rng = np.random.default_rng([self.seed, int(step), b, 1 + int(place)])
+                rows.append(self._fitting(rng, kinds[where[place]], bucket.length))
+            words = min(self.maker.longest, tokens.MAX_REASON_TOKENS)
+            shape = bucket.targets(words, self.maker.groups.codes.shape[1])
+            picture = self.maker.groups.pixels.shape[1:]
+            batches.append(collate(rows, bucket.length, self.maker.special.pad, picture_shape=picture, **shape))
+        return tuple(batches)
+
+    def _fitting(self, rng, kind, length):
+        for _ in range(100):
+            row = self.maker.make(rng, kind.task, kind.earlier)
+            if len(row) <= length:
+                return row
+        raise UserError(f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it")
+
+
+def steps(maker: RowMaker, buckets, seed: int, count: int, mine=None):
+    """A grain dataset of `count` steps; mine: see Steps."""
+    source = Steps(maker, buckets, seed, count, mine)
+    return grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+
+def blank(buckets, codes: int, side: int) -> tuple[Batch, ...]:
+    """A step's batches with nothing in them, in the shapes of the longest reasons; codes: of a picture, side: pixels
+    along one side of a picture that is seen."""
+    batches = []
+    for bucket in buckets:
+        rows = [Row() for _ in range(bucket.rows)]
+        rows[0].add_seen(np.zeros((side, side, 3), np.float32), 1)
+        shape = bucket.targets(tokens.MAX_REASON_TOKENS, codes)
+        batches.append(collate(rows, bucket.length, 0, **{**shape, "pictures": max(shape["pictures"], 1)}))
+        if not shape["pictures"]:
+            batches[-1] = batches[-1]._replace(pixels=None)
+    return tuple(batches)

@@ -1,0 +1,71 @@
+"""Proximal policy optimisation on trajectories: a value head, and advantages token by token.
+
+The value head is a leaf `value` of the one parameter pytree: V(s) = hidden . kernel + bias, where `hidden` is what
+predicts the token. A trajectory is one sequence in time, the codes of a picture, then the words of its verdict, then
+the next picture. A picture's reward comes with its last code, a verdict's, 1 - |reward - verdict|, with its last word;
+weighted so that their sum is rollout.trajectory_reward: with K rounds of T, verdicts count T/K times and the last
+picture T - K + 1 times, the surplus after the Yes that ended it. (Else more rounds would be worth more, and a false No
+would pay.)
+(PPO: Schulman et al. 2017, arXiv 1707.06347; GAE: advantages.gae.)
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from janus_jax.rl.advantages import gae
+
+RULES = ((r"value/.*", P()),)  # for the tables of sharding.py
+
+
+def with_value_head(params, width: int) -> dict:
+    """The parameters with a value head of zeros: it begins by expecting nothing."""
+    return {**params, "value": {"kernel": jnp.zeros(width, jnp.float32), "bias": jnp.zeros((), jnp.float32)}}
+
+
+def without_value_head(params) -> dict:
+    """The parameters of the model alone."""
+    return {name: part for name, part in params.items() if name != "value"}
+
+
+def steps_of(trajectory, rewards, rounds: int):
+    """[(role, first, last + 1, reward of the last)] of a trajectory's tokens in time, of at most `rounds`. role: 0 for
+    codes, 1 for words; positions count the role's tokens in the order of rollout.pg_batch."""
+    pieces, codes, words, K = [], 0, 0, len(trajectory.rounds)
+    for turn, (shot, reward) in enumerate(zip(trajectory.rounds, map(float, rewards), strict=True), start=1):
+        pieces.append((0, codes, codes + len(shot.codes), reward))
+        codes += len(shot.codes)
+        verdict = rounds / K * (1 - abs(reward - float(shot.verdict))) + (rounds - K) * reward * (turn == K)
+        pieces.append((1, words, words + len(shot.reason_ids), verdict))
+        words += len(shot.reason_ids)
+    return pieces
+
+
+def advantages(trajectories, rewards, rounds: int, values, gamma: float = 1.0, lam: float = 0.95):
+    """(advantages, returns), each a pair f32[B,N], f32[B,M] for codes and words.
+
+    rewards: a list per trajectory, one per picture, of at most `rounds`; values: V of the codes f32[B,N] and of the
+    words f32[B,M], places beyond a trajectory's tokens arbitrary. Where a reward is NaN all of the trajectory's
+    advantages are NaN. Known ones are scaled to mean 0 and deviation 1 over the batch.
+    """
+    values = [np.asarray(v, np.float32) for v in values]
+    result = [np.full(v.shape, np.nan, np.float32) for v in values]
+    returns = [np.zeros(v.shape, np.float32) for v in values]
+    for i, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
+        if not np.isfinite(reward).all():
+            continue
+        pieces = steps_of(trajectory, reward, rounds)
+        expected = np.concatenate([values[role][i, first:end] for role, first, end, _ in pieces])
+        given = np.zeros_like(expected)
+        ends = np.cumsum([end - first for _, first, end, _ in pieces])
+        given[ends - 1] = [last for *_, last in pieces]
+        one, back = gae(given, expected, np.ones(expected.shape, bool), gamma, lam)
+        for (role, first, end, _), a, r in zip(
+            pieces, np.split(one, ends[:-1]), np.split(back, ends[:-1]), strict=True
+        ):
+            result[role][i, first:end], returns[role][i, first:end] = a, r
+    known = np.concatenate([a[np.isfinite(a)] for a in result])
+    if len(known):
+        mean, spread = known.mean(), known.std() + 1e-6
+        result = [(a - mean) / spread for a in result]
+    return tuple(result), tuple(returns)

@@ -1,0 +1,231 @@
+"""Drawing from the model with a KV cache: jitted pieces, each a function of values.
+
+    start, read   an empty cache with a first piece of text, or with whole mixed sequences, in it
+    extend        appends known positions to a cache
+    draw          appends a picture, code by code
+    speak         appends words: a verdict and its reason, or an answer
+
+Random bits depend on (seed, prompt, sample, round, position) alone, never on the batch a row happens to sit in: every
+row carries its own key, and position t of a draw uses fold_in(key, t).
+"""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from janus_jax.models.inputs import embed
+from janus_jax.models.janus import Janus
+from janus_jax.models.llama import CACHE_NAMES, Cache, init_cache
+from janus_jax.parallel import sharding
+from janus_jax.sampling import density
+from janus_jax.sequences import tokens
+from janus_jax.sequences.batch import Batch
+from janus_jax.sequences.tokens import SpecialIds
+
+
+def apply(model: Janus, params, method: str, *args):
+    """A method of the model on given parameters."""
+    return model.apply({"params": params}, *args, method=method)
+
+
+def row_key(seed: int, prompt: str, sample: int, turn: int):
+    """The key data u32[2] of one (seed, prompt, sample, turn); turns of a trajectory: 2 round for its picture,
+    2 round + 1 for its verdict. Computed on the host: rows are many and small."""
+    words = [seed, zlib.crc32(prompt.encode("utf-8")), sample, turn]
+    return np.random.SeedSequence(words).generate_state(2, np.uint32)
+
+
+def _choose(keys, position, logps):
+    """One token per row from logps f32[B,V], by the row's own key u32[B,2] and the position i32[]."""
+
+    def one(key, row):
+        return jax.random.categorical(jax.random.fold_in(jax.random.wrap_key_data(key), position), row)
+
+    return jax.vmap(one)(keys, logps).astype(jnp.int32)
+
+
+def _decode(model, params, embeds, mask, cache, by_slot):
+    """Appends embeddings. by_slot: positions count every slot, masked ones too, as in the released code."""
+    positions = None
+    if by_slot:
+        B, T = mask.shape
+        positions = jnp.broadcast_to(cache.length + jnp.arange(T, dtype=jnp.int32)[None], (B, T))
+    return apply(model, params, "decode", embeds, mask, positions, cache)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots", "by_slot"))
+def start(model: Janus, params, ids, mask, slots: int, by_slot: bool = False):
+    """An empty cache of `slots` with a first piece of text in it: (cache, last hidden [B,D])."""
+    cache = init_cache(model.cfg.llama, ids.shape[0], slots, model.cfg.dtype)
+    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
+    return cache, hidden[:, -1]
+
+
+def start_painter(model, params, texts, pad: int, length: int, slots: int, guided: bool, padding=False, by_slot=False):
+    """`start` for a painter: rows of the prompts' ids, left-padded to `length`, and, if guided, after each the row that
+    guidance takes away, a prompt of PAD. padding: left padding is attended, too."""
+    ids, mask = tokens.left_pad(texts, pad, length)
+    if guided:
+        uncond, _ = tokens.left_pad([tokens.unconditional(text, pad) for text in texts], pad, length)
+        ids, mask = density.paired(ids, uncond), density.paired(mask, mask)
+    return start(model, params, ids, mask | padding, slots, by_slot=by_slot)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots"))
+def read(model: Janus, params, batch: Batch, slots: int):
+    """An empty cache of `slots` with the sequences of a batch in it: (cache, last hidden [B,D])."""
+    cache = init_cache(model.cfg.llama, batch.ids.shape[0], slots, model.cfg.dtype)
+    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
+    hidden, cache = _decode(model, params, embeds, batch.mask, cache, by_slot=False)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
+def extend_text(model: Janus, params, cache: Cache, ids, mask, by_slot: bool = False):
+    """Appends text ids i32[B,T] (masked ones leave a hole that nothing sees): (cache, last hidden [B,D])."""
+    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
+def extend_codes(model: Janus, params, cache: Cache, codes, by_slot: bool = False):
+    """Appends a picture's codes i32[B,I] as the painter sees them: (cache, last hidden [B,D])."""
+    embeds = apply(model, params, "embed_codes", codes)
+    hidden, cache = _decode(model, params, embeds, jnp.ones(codes.shape, bool), cache, by_slot)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
+def extend_seen(model: Janus, params, cache: Cache, pixels, by_slot: bool = False):
+    """Appends pictures f32[B,h,w,3] as the judge sees them: (cache, last hidden [B,D])."""
+    embeds = apply(model, params, "understand", pixels)
+    hidden, cache = _decode(model, params, embeds, jnp.ones(embeds.shape[:2], bool), cache, by_slot)
+    return cache, hidden[:, -1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "guided", "by_slot"), donate_argnames="cache")
+def draw(
+    model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool, by_slot: bool = False
+):
+    """Draws a picture after what the cache holds, whose last hidden state is [B,D].
+
+    guided: the cache's rows are B pairs, a conditional one and the unconditional one of the same sample; a chosen code
+    feeds both. keys u32[B,2]. Returns (cache with the picture appended, codes i32[B,I], logps f32[B,I] of the codes
+    under the density they were drawn from).
+    """
+
+    def step(carry, position):
+        cache, hidden = carry
+        logits = apply(model, params, "code_logits", hidden[:, None])[:, 0]
+        cond, uncond = density.unpaired(logits) if guided else (logits, None)
+        logps = density.code_logps(cond, uncond, sampling)
+        codes = _choose(keys, position, logps)
+        chosen = jnp.take_along_axis(logps, codes[:, None], axis=-1)[:, 0]
+        fed = density.paired(codes, codes) if guided else codes
+        embeds = apply(model, params, "embed_codes", fed[:, None])
+        hidden, cache = _decode(model, params, embeds, jnp.ones((len(fed), 1), bool), cache, by_slot)
+        return (cache, hidden[:, -1]), (codes, chosen)
+
+    steps = jnp.arange(model.cfg.vq.tokens)
+    (cache, _), (codes, logps) = jax.lax.scan(step, (cache, hidden), steps)
+    return cache, codes.T, logps.T
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "sampling", "special", "verdict", "by_slot", "listen"),
+    donate_argnames="cache",
+)
+def speak(
+    model: Janus,
+    params,
+    cache: Cache,
+    hidden,
+    keys,
+    sampling: density.Sampling,
+    special: SpecialIds,
+    verdict: bool = True,
+    by_slot: bool = False,
+    listen=None,
+):
+    """Says words up to EOS or sampling.max_reason_tokens; with `verdict` the first is Yes or No and nothing else.
+
+    The cache must have room for max_reason_tokens slots. Returns (cache, ids i32[B,M] with PAD after a row's end,
+    logps f32[B,M], p_yes f32[B]); EOS itself is not fed, the caller appends what follows it. p_yes is the softmax over
+    the logits of Yes and No at the first word, before temperature. listen: called with every step's tokens i32[B].
+    """
+    B, M = hidden.shape[0], sampling.max_reason_tokens
+    eos, pad, yes_no = special.eos, special.pad, (special.yes, special.no)
+    first = apply(model, params, "text_logits", hidden[:, None])[:, 0]
+    p_yes = jax.nn.softmax(first[:, jnp.array(yes_no)])[:, 0]
+
+    def go_on(carry):
+        position, _, _, done, *_ = carry
+        return (position < M) & ~jnp.all(done)
+
+    def step(carry):
+        position, cache, hidden, done, ids, logps = carry
+        logits = apply(model, params, "text_logits", hidden[:, None])[:, 0]
+        each = density.text_logps(logits, sampling, jnp.full((B,), verdict & (position == 0)), yes_no)
+        token = jnp.where(done, pad, _choose(keys, position, each))
+        if listen is not None:
+            jax.debug.callback(listen, token, ordered=True)
+        chosen = jnp.take_along_axis(each, token[:, None], axis=-1)[:, 0]
+        ids = ids.at[:, position].set(token)
+        logps = logps.at[:, position].set(jnp.where(done, 0.0, chosen))
+        done = done | (token == eos)
+        hidden, cache = _decode(
+            model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache, by_slot
+        )
+        return position + 1, cache, hidden[:, -1], done, ids, logps
+
+    blank = jnp.full((B, M), pad, jnp.int32)
+    carry = (jnp.zeros((), jnp.int32), cache, hidden, jnp.zeros((B,), bool), blank, jnp.zeros((B, M), jnp.float32))
+    _, cache, _, _, ids, logps = jax.lax.while_loop(go_on, step, carry)
+    return cache, ids, logps, p_yes
+
+
+def take_rows(cache: Cache, rows) -> Cache:
+    """The cache of some rows i32[N], in that order; rows may repeat. The cache given is given away."""
+    return (keep_rows if len(rows) == cache.k.shape[1] else fewer_rows)(cache, rows)
+
+
+@jax.jit
+def fewer_rows(cache: Cache, rows) -> Cache:
+    """`take_rows` for any number of rows, a layer at a time: rows that lie on other devices come by way of all of
+    them."""
+
+    def layer(keys_and_values):
+        return jax.tree.map(lambda x: sharding.constrain(x[rows], *CACHE_NAMES["k"][1:]), keys_and_values)
+
+    k, v = jax.lax.map(layer, (cache.k, cache.v))
+    return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def keep_rows(cache: Cache, rows) -> Cache:
+    """`take_rows` for as many rows as there are, in place: a layer at a time, where a second cache might not fit."""
+
+    def layer(i, keys_and_values):
+        names = CACHE_NAMES["k"][1:]
+        return jax.tree.map(lambda x: x.at[i].set(sharding.constrain(x[i][rows], *names)), keys_and_values)
+
+    k, v = jax.lax.fori_loop(0, cache.k.shape[0], layer, (cache.k, cache.v))
+    return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def decode_codes(model: Janus, params, codes):
+    """codes i32[B,I] -> pixels f32[B,h,w,3]."""
+    pixels = apply(model, params, "decode_codes", sharding.constrain(codes, "batch", None))
+    return sharding.constrain(pixels, "batch", None, None, None)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def encode_codes(model: Janus, params, pixels):
+    """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I]."""
+    codes = apply(model, params, "encode_codes", sharding.constrain(pixels, "batch", None, None, None))
+    return sharding.constrain(codes, "batch", None)

@@ -1,0 +1,71 @@
+"""Caches of labelled pictures: joined, merged by prompt, and grown by pictures that a model drew."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_batch import MODEL, params, processor
+
+from janus_jax import label_drawings
+from janus_jax.data import cache
+from janus_jax.errors import UserError
+from janus_jax.sampling.density import Sampling
+from janus_jax.sampling.introspect import introspect
+
+
+def groups(prompts, counts, first):
+    """A cache whose pictures are numbered from `first`, in their codes, scores and texts alike."""
+    numbers = np.arange(first, first + sum(counts))
+    return cache.Groups(
+        prompts=np.array(prompts),
+        start=np.cumsum([0, *counts]),
+        codes=np.repeat(numbers[:, None], 4, axis=1).astype(np.int32),
+        pixels=np.zeros((len(numbers), 2, 2, 3), np.uint8) + numbers[:, None, None, None].astype(np.uint8),
+        score=numbers.astype(np.float32),
+        reasons=np.array([f"No, {n}." for n in numbers]),
+        captions=np.array([f"{n}." for n in numbers]),
+    )
+
+
+def test_join_puts_prompts_one_after_another():
+    both = cache.join([groups(["a", "b"], [1, 2], 0), groups(["c"], [2], 10)])
+    assert both.prompts.tolist() == ["a", "b", "c"] and both.start.tolist() == [0, 1, 3, 5]
+    assert both.score.tolist() == [0, 1, 2, 10, 11]
+
+
+def test_merge_gives_each_prompt_the_pictures_of_both():
+    both = cache.merge(groups(["a", "b", "c"], [2, 0, 1], 0), groups(["a", "b", "c"], [1, 2, 0], 10))
+    assert [both.score[both.pictures(p)].tolist() for p in range(3)] == [[0, 1, 10], [11, 12], [2]]
+    for array in (both.codes[:, 0], both.pixels[:, 0, 0, 0]):
+        assert array.tolist() == both.score.tolist()
+    assert both.captions.tolist() == [f"{int(n)}." for n in both.score]
+    with pytest.raises(ValueError, match="different prompts"):
+        cache.merge(groups(["a"], [1], 0), groups(["b"], [1], 0))
+
+
+def test_saved_and_loaded(tmp_path):
+    made = groups(["a", "b"], [1, 2], 0)
+    cache.save(tmp_path / "deep" / "cache.npz", made)
+    loaded = cache.load(tmp_path / "deep" / "cache.npz")
+    for field in dataclasses.fields(cache.Groups):
+        assert np.array_equal(getattr(loaded, field.name), getattr(made, field.name))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "deep" / "cache.npz").read_bytes()[:-100])
+    with pytest.raises(UserError, match="cache_codes"):
+        cache.load(tmp_path / "cut.npz")
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_paint_draws_what_introspection_draws_first(weight):
+    prompts = ["a red circle", "two blue squares", "a cross above a green triangle"]
+    sampling = Sampling(cfg_weight=weight, max_reason_tokens=4)
+    codes, pixels = label_drawings.paint(MODEL, params(), processor(), prompts, sampling, 5, number=1, batch=2)
+    trajectories = introspect(MODEL, params(), processor(), prompts, 2, 1, sampling, seed=5)
+    first = [t.rounds[0] for t in trajectories if t.sample == 1]
+    assert codes.tolist() == [shot.codes.tolist() for shot in first]
+    assert np.abs(pixels.astype(int) - np.stack([shot.image for shot in first])).max() <= 1
+
+
+def test_an_unwritable_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="another --out"):
+        cache.save(tmp_path / "file" / "cache.npz", groups(["a"], [1], 0))

@@ -1,0 +1,64 @@
+"""Comparisons of evaluations: paired, clustered by prompt, and over runs."""
+
+import json
+
+import numpy as np
+import pytest
+from test_commands import refused
+
+from janus_jax import compare
+from janus_jax.evaluate import report
+from janus_jax.results.scores import rates
+
+
+def evaluation(path, outcomes):
+    """Writes an evaluation of {(prompt, sample): [right of each picture]}; what is right is said to be."""
+    prompts = [prompt for prompt, _ in outcomes]
+    right = list(outcomes.values())
+    finals = [r.index(True) if True in r else len(r) - 1 for r in right]
+    figures = rates(prompts, ["colors"] * len(right), right, right, finals)
+    path.write_text(json.dumps(report(figures, checkpoint=str(path.with_suffix("")))))
+    lines = [
+        json.dumps({"prompt": p, "sample": s, "right": r, "verdicts": r, "final": f})
+        for ((p, s), r), f in zip(outcomes.items(), finals, strict=True)
+    ]
+    path.with_suffix(".trajectories.jsonl").write_text("\n".join(lines))
+    return path
+
+
+def test_paired_and_pooled_by_hand():
+    base = {("a", 0): (0.0, 0.0), ("a", 1): (0.0, 1.0), ("b", 0): (1.0, 1.0)}
+    one = {("a", 0): (1.0, 1.0), ("a", 1): (1.0, 1.0), ("b", 0): (1.0, 1.0)}
+    two = {("a", 0): (0.0, 1.0), ("a", 1): (1.0, 1.0), ("b", 0): (0.0, 0.0)}
+    # differences of the first picture: 1, 1, 0; sums of residuals 2/3 and -2/3
+    mean, error = compare.paired(base, one, 0)
+    assert mean == pytest.approx(2 / 3) and error == pytest.approx(np.sqrt(2 * (4 / 9) * 2) / 3)
+    # mean over the two runs: (1 + 0) / 2, (1 + 1) / 2, (0 - 1) / 2
+    assert compare.pooled(base, [one, two], 0)[0] == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="different prompts"):
+        compare.pooled(base, [one, {("a", 0): (0.0, 0.0)}], 0)
+
+
+def test_across():
+    assert compare.across([0.5, 0.7]) == "0.600 ± 0.100"
+    assert compare.across([0.5]) == "0.500" and compare.across([None]) == "–"
+
+
+def test_tables(tmp_path, capsys):
+    base = evaluation(tmp_path / "sft.json", {("a", 0): [False, True], ("b", 0): [False, False]})
+    runs = [
+        evaluation(tmp_path / f"rl{n}.json", {("a", 0): [True], ("b", 0): [False, n == 0]})  # right pictures, or none
+        for n in range(2)
+    ]
+    compare.main(["--baseline", str(base), *map(str, runs)])
+    table = capsys.readouterr().out
+    assert "| after SFT | 0.000 ± 0.000 | 0.500 ± 0.500 |" in table
+    assert "| after RL, rl1 | 0.500 ± 0.500 | 0.500 ± 0.500 |" in table
+    assert "| **after RL, 2 seeds** | **0.500 ± 0.000** | **0.750 ± 0.250** |" in table
+    assert "| mean of 2 − SFT, error over runs | +0.500 ± 0.000 | +0.250 ± 0.250 |" in table
+    assert "| spoil rate | – | 0.000 ± 0.000 |" in table  # nothing right to be spoilt
+
+
+def test_not_an_evaluation(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    assert "janus_jax.evaluate" in refused(compare.main, "--baseline", tmp_path / "x.json", tmp_path / "x.json")
