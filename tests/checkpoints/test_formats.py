@@ -491,8 +491,9 @@ def test_places_that_are_not_written(tmp_path):
 MEASURE = """
 import sys, threading, time
 import jax, jax.numpy as jnp
-from janus_jax import checkpoint, convert, loading
-from janus_jax.models import published, siglip, vq
+from janus_jax import convert
+from janus_jax.checkpoints import loading
+from janus_jax.models import siglip, vq
 
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024

@@ -520,7 +520,8 @@ for name in ("x", "everywhere", "here"):
     np.testing.assert_array_equal(found[name], whole)
 np.testing.assert_array_equal(found["twice"], 2 * whole[::-1])
 rows = jax.device_put(np.arange(8), on(("data", "fsdp")))
-print(hosts.rows(rows.sharding, 8).tolist(), hosts.first(lambda: "said"), hosts.gathered(np.array(hosts.is_first())).tolist())
+firsts = hosts.gathered(np.array(hosts.is_first())).tolist()
+print(hosts.rows(rows.sharding, 8).tolist(), hosts.first(lambda: "said"), firsts)
 """
 
 
