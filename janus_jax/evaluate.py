@@ -20,9 +20,10 @@ from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
 from janus_jax.results import scores
 from janus_jax.rewards import shapes
-from janus_jax.rewards.pending import appraise
+from janus_jax.rewards.judge import MATCH
 from janus_jax.sampling import flags
 from janus_jax.sampling.introspect import introspect
+from janus_jax.sequences.request import Request
 from janus_jax.shapes import text
 
 
@@ -31,7 +32,9 @@ def evaluate(model, params, processor, prompts, samples, rounds, sampling, seed,
     trajectories = introspect(
         model, params, processor, prompts, samples, rounds, sampling, seed, batch=batch, progress=progress
     )
-    right = [(rewards >= 0.5).tolist() for rewards in appraise(shapes.judge, trajectories)]
+    shots = [(Request(t.prompt), shot.image) for t in trajectories for shot in t.rounds]
+    judged = iter(shapes.judge(*map(list, zip(*shots, strict=True)))[MATCH] >= 0.5)
+    right = [[bool(next(judged)) for _ in t.rounds] for t in trajectories]
     categories = [text.parse(t.prompt).category for t in trajectories]
     verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
     finals = [t.final for t in trajectories]

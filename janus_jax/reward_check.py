@@ -4,8 +4,9 @@
 
 Draws right and wrong pictures of the embedded world, has them scored as config.reward says, and prints one line per
 check: does the endpoint answer, do its answers hold a score (of a chat endpoint: the logprobs of yes and no), how long
-does it take, do right pictures score above wrong ones. A weighted reward is checked part by part, and its sum for the
-order. Exit status 0 if usable, 1 if not. Needs no accelerator and loads no model.
+does it take, do right pictures score above wrong ones. Where config.task is "edit" the pictures are edits. A weighted
+reward is checked part by part, and its sum for the order. Exit status 0 if usable, 1 if not. Needs no accelerator and
+loads no model.
 """
 
 import sys
@@ -16,11 +17,13 @@ from PIL import Image
 
 from janus_jax import cli
 from janus_jax.errors import UserError
-from janus_jax.rewards import settings
+from janus_jax.rewards import settings, shapes
 from janus_jax.rewards.endpoint import UNUSABLE
-from janus_jax.shapes import text
+from janus_jax.rewards.judge import FOLLOWING, PRESERVING, combine
+from janus_jax.sequences.request import Request
+from janus_jax.shapes import edit, text
 from janus_jax.shapes.render import render
-from janus_jax.shapes.scene import compose, near_miss
+from janus_jax.shapes.scene import Scene, compose, near_miss
 from janus_jax.shapes.verify import Reading, matches
 
 SIDE = 256  # pixels: enough for any judge's eye
@@ -32,18 +35,47 @@ IN_ORDER = 0.75
 
 
 def pairs(seed: int = 0):
-    """(prompts, pictures) of PAIRS pairs, a right picture at the even places and a wrong one after it."""
+    """(requests, pictures) of PAIRS pairs, a right picture at the even places and a wrong one after it."""
     rng = np.random.default_rng(seed)
-    prompts, pictures = [], []
-    while len(prompts) < 2 * PAIRS:
-        prompt = text.train_prompt(rng, text.CATEGORIES[len(prompts) // 2 % len(text.CATEGORIES)])
+    requests, pictures = [], []
+    while len(requests) < 2 * PAIRS:
+        prompt = text.train_prompt(rng, text.CATEGORIES[len(requests) // 2 % len(text.CATEGORIES)])
         ask = text.parse(prompt)
         right, wrong = compose(rng, ask), near_miss(rng, ask)
         if matches(ask, Reading(wrong.items)):  # an uncoloured prompt forgives a change of colour, for one
             continue
-        prompts += [prompt] * 2
+        requests += [Request(prompt)] * 2
         pictures += [Image.fromarray(render(scene, SIDE, rng)) for scene in (right, wrong)]
-    return prompts, pictures
+    return requests, pictures
+
+
+def edit_pairs(seed: int = 0):
+    """The same of edits, the right picture of a pair the true target. The wrong one of the first half of the pairs is
+    the source as it was, which follows nothing; of the second half the target without an object that the instruction
+    has no business with."""
+    rng = np.random.default_rng(seed)
+    requests, pictures = [], []
+    while len(requests) < 2 * PAIRS:
+        kind = edit.KINDS[len(requests) // 2 % len(edit.KINDS)]
+        asked = edit.random_edit(rng, kind)
+        source, right = edit.draw(asked, SIDE, rng)
+        wrong = source
+        if len(requests) >= PAIRS:
+            others = [item for item in asked.target.items if item in asked.source.items]
+            if not others:
+                continue
+            kept = tuple(item for item in asked.target.items if item is not others[0])
+            wrong = render(Scene(kept, asked.target.background), SIDE, rng)
+        pair = [Image.fromarray(pixels) for pixels in (right, wrong)]
+        twice = [Request(asked.instruction, Image.fromarray(source))] * 2
+        try:
+            judged = shapes.judge(twice, pair)
+        except UserError:  # what touches in the source cannot be told apart
+            continue
+        if sum(scores[0] for scores in judged.values()) == 2 > sum(scores[1] for scores in judged.values()):
+            requests += twice
+            pictures += pair
+    return requests, pictures
 
 
 def report(good: bool, check: str, line: str) -> bool:
@@ -64,13 +96,13 @@ def mend(error: str, place: str) -> str:
     return "".join(f"; {hint}" for start, hint in hints.items() if error.startswith(start))
 
 
-def check_part(reward: dict, place: str, prompts, pictures):
+def check_part(reward: dict, place: str, requests, pictures):
     """Checks a reward that is no sum: whether the endpoint answers, with scores, and how fast. Returns (usable,
     Judged, or None where it is of no use to go on)."""
     part = settings.complete(reward, place)
     judge = settings.make_judge(reward, place)
     score = f"{place}: logprobs" if part["kind"] == "chat" else f"{place}: score"
-    first = judge(prompts[:1], pictures[:1])
+    first = judge(requests[:1], pictures[:1])
     if first.missing and not first.first_error.startswith(UNUSABLE):
         return report(False, f"{place}: answers", first.first_error + mend(first.first_error, place)), None
     if first.missing:
@@ -80,13 +112,13 @@ def check_part(reward: dict, place: str, prompts, pictures):
     alone = []
     for n in range(ONE_BY_ONE):
         begin = time.perf_counter()
-        one = judge(prompts[n : n + 1], pictures[n : n + 1])
+        one = judge(requests[n : n + 1], pictures[n : n + 1])
         alone += [] if one.missing else [time.perf_counter() - begin]
     begin = time.perf_counter()
-    judged = judge(prompts, pictures)
+    judged = judge(requests, pictures)
     seconds = time.perf_counter() - begin
 
-    count = len(prompts)
+    count = len(requests)
     unusable = [error for error in judged.errors if error.startswith(UNUSABLE)]
     silent = [error for error in judged.errors if error and not error.startswith(UNUSABLE)]
     why = f"; the first that does not: {silent[0]}{mend(silent[0], place)}" if silent else ""
@@ -115,42 +147,47 @@ def check_part(reward: dict, place: str, prompts, pictures):
     return usable, judged
 
 
-def check_order(scores) -> bool:
-    """Checks that of pairs (right, wrong) f32[2 * PAIRS] most are in order; those with a missing score are left out."""
+def check_order(scores, what: str = "order") -> bool:
+    """Checks that of pairs (right, wrong) f32[2 * N] most are in order; those with a missing score are left out."""
     right, wrong = np.asarray(scores, np.float64).reshape(-1, 2).T
     known = ~np.isnan(right - wrong)
     if not known.any():
-        return report(False, "order", "no pair of a right and a wrong picture has both its scores")
+        return report(False, what, "no pair of a right and a wrong picture has both its scores")
     right, wrong = right[known], wrong[known]
     share = (np.mean(right > wrong) + np.mean(right >= wrong)) / 2  # a tie is half a pair in order
     return report(
         share >= IN_ORDER,
-        "order",
+        what,
         f"right pictures score {right.mean():.3f}, wrong ones {wrong.mean():.3f} on average; in {share:.0%} of "
         f"{len(right)} pairs the right one is above ({IN_ORDER:.0%} are needed)",
     )
 
 
-def check(reward: dict) -> bool:
-    """All checks of config.reward. Returns whether the reward is usable. Raises UserError before anything is asked."""
-    judge = settings.make_judge(reward)
-    prompts, pictures = pairs()
+def check(reward: dict, edits: bool = False) -> bool:
+    """All checks of config.reward, as a judge of edits or of pictures of a prompt. Returns whether the reward is
+    usable. Raises UserError before anything is asked, or where a plain function is no judge."""
+    judge, weights = settings.make_judge(reward), settings.complete(reward)["weights"]
+    requests, pictures = edit_pairs() if edits else pairs()
     parts = settings.leaves(reward)
-    outcomes = [check_part(part, place, prompts, pictures) for place, part in parts]
+    outcomes = [check_part(part, place, requests, pictures) for place, part in parts]
     if any(judged is None for _, judged in outcomes):
         return False
     if parts[0][0] == settings.PLACE:
         ((usable, whole),) = outcomes
     else:  # the sum is asked for anew, by the very judge that the training will have
-        usable, whole = all(good for good, _ in outcomes), judge(prompts, pictures)
-    return check_order(whole.scores) and usable
+        usable, whole = all(good for good, _ in outcomes), judge(requests, pictures)
+    if edits:  # each score by the pairs that are wrong in it alone
+        for name, half in ((FOLLOWING, slice(None, PAIRS)), (PRESERVING, slice(PAIRS, None))):
+            if name in whole:
+                usable &= check_order(whole[name][half], f"order of {name}")
+    return check_order(combine(whole, weights)) and usable
 
 
 def main(argv):
     config, _ = cli.parse_config(argv, __doc__, workdir=False)
     if "reward" not in config:
         raise UserError('the configuration has no config.reward: add config.reward = ConfigDict({"kind": "shapes"})')
-    usable = check(config.reward)
+    usable = check(config.reward, config.get("task", "") == "edit")
     print("usable" if usable else "not usable")
     if not usable:
         sys.exit(1)

@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 
 from janus_jax.rewards import shapes
+from janus_jax.rewards.judge import MATCH
+from janus_jax.sequences.request import Request
 
 FAULTS = ("slow", "500", "reset", "malformed", "no logprobs", "wrong type", "nan")
 SLOW_S = 3.0  # more than the timeout of those who ask
@@ -88,7 +90,7 @@ class Judge:
         if fate == "slow":
             time.sleep(SLOW_S)
         prompt, image = asked_about(asked)
-        answer = completion(float(shapes.judge([prompt], [image]).scores[0]))
+        answer = completion(float(shapes.judge([Request(prompt)], [image])[MATCH][0]))
         if fate == "no logprobs":
             answer["choices"][0]["logprobs"] = None
         first = answer["choices"][0]["logprobs"] and answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]

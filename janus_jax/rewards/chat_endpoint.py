@@ -3,10 +3,8 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
-
-from janus_jax.rewards.endpoint import Endpoint, png
-from janus_jax.rewards.judge import Judge, Judged
+from janus_jax.rewards.endpoint import Endpoint, gathered, png, pngs
+from janus_jax.rewards.judge import FOLLOWING, MATCH, PRESERVING, Judge, Judged, are_edits
 
 TOP = 20  # the most that OpenAI's interface allows, and what vLLM allows unless told otherwise
 ANSWER = "Answer with one word, yes or no."
@@ -21,37 +19,52 @@ def whole_prompt(prompt: str) -> list[str]:
     return [f'Does this image match the description "{prompt}"?']
 
 
+def of_edit(instruction: str) -> dict[str, str]:
+    """The question of each score of an edit."""
+    head = f'The second image is an edit of the first one. The instruction was "{instruction}". '
+    return {
+        FOLLOWING: f"{head}Does the second image follow the instruction?",
+        PRESERVING: f"{head}Is everything that the instruction does not mention unchanged in the second image?",
+    }
+
+
 def make_judge(endpoint: Endpoint, model: str, questions: Callable[[str], list[str]] = whole_prompt) -> Judge:
     """A judge that asks `model` every one of questions(prompt), at least one, about the picture, and takes the mean of
-    P(yes) (several atomic questions: DSG, Cho et al. 2023, arXiv 2310.18235). A picture of which one question has no
-    answer has no reward: a mean over the others would be of another scale."""
+    P(yes) as "match" (several atomic questions: DSG, Cho et al. 2023, arXiv 2310.18235). Of an edit it shows the source
+    and the picture, and asks whether the instruction is followed, and whether the rest is preserved."""
 
     def body(job):
-        _, question, picture = job
-        content = [
-            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
-            {"type": "text", "text": f"{question}\n{ANSWER}"},
-        ]
+        *_, question, shown = job
+        urls = [{"url": f"data:image/png;base64,{picture}"} for picture in shown]
         return {
             "model": model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        *({"type": "image_url", "image_url": url} for url in urls),
+                        {"type": "text", "text": f"{question}\n{ANSWER}"},
+                    ],
+                }
+            ],
             "max_tokens": 1,
             "temperature": 0,
             "logprobs": True,
             "top_logprobs": TOP,
         }
 
-    def judge(prompts, images) -> Judged:
+    def judge(requests, pictures) -> Judged:
+        edits = are_edits(requests)
+        sources = pngs(request.source for request in requests) if edits else {}
         jobs = []
-        for n, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
-            picture = png(image)
-            jobs += [(n, question, picture) for question in questions(prompt)]
-        totals, counts, errors = np.zeros(len(prompts)), np.zeros(len(prompts)), [""] * len(prompts)
-        for (n, *_), (score, error) in zip(jobs, endpoint.ask(jobs, body, p_yes), strict=True):
-            totals[n] += score
-            counts[n] += 1
-            errors[n] = errors[n] or error
-        return Judged((totals / counts).astype(np.float32), tuple(errors))
+        for n, (request, picture) in enumerate(zip(requests, pictures, strict=True)):
+            drawn = png(picture)
+            if edits:
+                shown = (sources[id(request.source)], drawn)
+                jobs += [(n, name, question, shown) for name, question in of_edit(request.prompt).items()]
+            else:
+                jobs += [(n, MATCH, question, (drawn,)) for question in questions(request.prompt)]
+        return gathered(len(requests), jobs, endpoint.ask(jobs, body, p_yes))
 
     return judge
 

@@ -12,12 +12,15 @@ import functools
 import io
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import tenacity
 from PIL import Image
+
+from janus_jax.rewards.judge import MATCH, Judged
 
 UNUSABLE = "unusable answer: "  # how the reason begins where the endpoint answers, but gives no score
 LONGEST_BACKOFF_S = 20.0
@@ -164,8 +167,27 @@ def one_line(text: str) -> str:
     return " ".join(text[: 4 * LINE].split())[:LINE]
 
 
+def gathered(count: int, jobs: Sequence[tuple], outcomes: Sequence[tuple[float, str]]) -> Judged:
+    """Scores of `count` pictures from jobs (number of the picture, name of the score, ...) and their outcomes: the mean
+    where several are of one name. A score of which one outcome is missing is missing: a mean over the others would be
+    of another scale."""
+    names = list(dict.fromkeys(job[1] for job in jobs)) or [MATCH]
+    totals, asked = np.zeros((2, len(names), count))
+    errors = [""] * count
+    for (n, name, *_), (score, error) in zip(jobs, outcomes, strict=True):
+        totals[names.index(name), n] += score
+        asked[names.index(name), n] += 1
+        errors[n] = errors[n] or error
+    return Judged(dict(zip(names, totals / asked, strict=True)), errors)
+
+
 def png(image: Image.Image) -> str:
     """The picture as base64 of a PNG: lossless, as the judge is to see what was drawn."""
     data = io.BytesIO()
     image.convert("RGB").save(data, format="PNG")
     return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def pngs(pictures: Iterable[Image.Image]) -> dict[int, str]:
+    """The same of many, by id: one source that has many edits is encoded once."""
+    return {key: png(picture) for key, picture in {id(picture): picture for picture in pictures}.items()}

@@ -1,28 +1,47 @@
-"""A judge behind the HTTP protocol of the released code: one tensor of PNG bytes, one of captions, one score."""
+"""A judge behind the HTTP protocol of the released code: tensors of PNG bytes and of one text, one score.
 
-import numpy as np
+Of a picture of a prompt the text is the prompt. Of an edit it is a whole question to a model that sees both pictures,
+which InternVL wants marked as <image>: two questions, two scores.
+"""
 
-from janus_jax.rewards.endpoint import Endpoint, png
-from janus_jax.rewards.judge import Judge, Judged
+from janus_jax.rewards.endpoint import Endpoint, gathered, png, pngs
+from janus_jax.rewards.judge import FOLLOWING, MATCH, PRESERVING, Judge, Judged, are_edits
+
+EDIT = "Image-1, the original: <image>\nImage-2, the same after an edit: <image>\nInstruction of the edit: {}\n"
+ANSWER = " Answer yes or no first, then say why."
+QUESTIONS = {
+    FOLLOWING: "Does the edited image follow the instruction?",
+    PRESERVING: "Is everything that the instruction does not mention the same in the edited image?",
+}
 
 
 def make_judge(endpoint: Endpoint) -> Judge:
-    """A judge that asks the endpoint once per picture. The released code takes 0 for a reward after its fifth failure;
-    here it is missing."""
+    """A judge that asks the endpoint once per picture, of edits once per score. The released code takes 0 for a reward
+    after its fifth failure; here it is missing."""
 
     def body(job):
-        prompt, image = job
+        _, _, text, source, picture = job
+        tensors = {"images": picture, "captions": text}
+        if source is not None:
+            tensors = {"images1": source, "images2": picture, "prompts": text}
+        values = {name: "stringValues" if isinstance(value, list) else "byteValues" for name, value in tensors.items()}
         return {
             "features": {},
-            "tensorFeatures": {
-                "images": {"shapes": [1], "byteValues": png(image)},
-                "captions": {"shapes": [1], "stringValues": [prompt]},
-            },
+            "tensorFeatures": {name: {"shapes": [1], values[name]: value} for name, value in tensors.items()},
         }
 
-    def judge(prompts, images) -> Judged:
-        outcomes = endpoint.ask(list(zip(prompts, images, strict=True)), body, score_of)
-        return Judged(np.array([score for score, _ in outcomes], np.float32), tuple(error for _, error in outcomes))
+    def judge(requests, pictures) -> Judged:
+        edits = are_edits(requests)
+        sources = pngs(request.source for request in requests) if edits else {}
+        jobs = []
+        for n, (request, picture) in enumerate(zip(requests, pictures, strict=True)):
+            drawn = png(picture)
+            if edits:
+                source, head = sources[id(request.source)], EDIT.format(request.prompt)
+                jobs += [(n, name, [head + question + ANSWER], source, drawn) for name, question in QUESTIONS.items()]
+            else:
+                jobs.append((n, MATCH, [request.prompt], None, drawn))
+        return gathered(len(requests), jobs, endpoint.ask(jobs, body, score_of))
 
     return judge
 

@@ -4,12 +4,15 @@
 
 | key | kinds | |
 |---|---|---|
-| kind | all | "shapes" (the world's verifier), "model" (a copy of the policy), "chat", "released", "weighted" |
+| kind | all | "shapes" (the world's verifier), "model" (the policy), "chat", "released", "python", "weighted" |
+| weights | all | name of a score ("following", "preserving" of edits) -> its weight; {} = the one score itself |
+| checkpoint | model | another model to judge; "" = the policy as it began |
 | url | chat, released | chat: the base that ends in /v1; released: the address itself |
 | model | chat | the name under which the server serves it |
 | api_key_env | chat, released | the environment variable that holds the bearer token; "" = none |
 | concurrency, timeout_s, retries | chat, released | see endpoint.Endpoint; in a pod of each process |
 | questions | chat | a JSON file {prompt: [question, ...]}; "" or a prompt not listed: one about the whole prompt |
+| function | python | module:function, a callable as of judge.as_judge; the module is also looked for where one works |
 | parts | weighted | name -> such a sub-tree with a weight; keys that it leaves out are as in DEFAULTS |
 """
 
@@ -23,13 +26,16 @@ import httpx
 from ml_collections import ConfigDict
 
 from janus_jax.errors import UserError
-from janus_jax.rewards import chat_endpoint, released_http, shapes, weighted
+from janus_jax.rewards import chat_endpoint, plain_function, released_http, shapes, weighted
 from janus_jax.rewards.endpoint import Endpoint
 from janus_jax.rewards.judge import Judge
 
-KINDS = ("shapes", "model", "chat", "released", "weighted")
+KINDS = ("shapes", "model", "chat", "released", "python", "weighted")
 DEFAULTS = {
     "kind": "shapes",
+    "weights": {},
+    "checkpoint": "",
+    "function": "",
     "url": "",
     "model": "",
     "api_key_env": "",
@@ -62,10 +68,12 @@ def make_judge(
     if kind == "weighted":
         return weighted.make_judge(
             [
-                (weight, make_judge(part, part_place, transport, own))
+                (weight, make_judge(part, part_place, transport, own), part.get("weights", {}))
                 for part_place, weight, part in parts_of(settings, place)
             ]
         )
+    if kind == "python":
+        return plain_function.load(settings["function"], f"{place}.function")
     url = _url(settings["url"], place)
     if kind == "chat":
         url = url if url.endswith("/chat/completions") else f"{url}/chat/completions"
@@ -105,6 +113,11 @@ def complete(reward: ConfigDict | dict, place: str = PLACE) -> dict:
             raise UserError(f"{place}.{key} is {settings[key]}: it must be at least {least}")
     if not 0 < settings["timeout_s"] < math.inf:
         raise UserError(f"{place}.timeout_s is {settings['timeout_s']}: give the seconds that one attempt may take")
+    for name, weight in settings["weights"].items():
+        if not _is_number(weight):
+            raise UserError(f"{place}.weights.{name} is {weight!r}: give a number")
+    if settings["weights"] and not any(settings["weights"].values()):
+        raise UserError(f"{place}.weights are all 0: give one score a weight")
     return settings
 
 
@@ -117,7 +130,7 @@ def parts_of(settings: dict, place: str = PLACE) -> list[tuple[str, float, dict]
         if not isinstance(part, dict) or "weight" not in part:
             raise UserError(f"{here} has no weight: make it a ConfigDict with the keys kind and weight")
         weight = part["weight"]
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        if not _is_number(weight):
             raise UserError(f"{here}.weight is {weight!r}: give a number")
         part = {key: value for key, value in part.items() if key != "weight"}
         complete(part, here)  # also where the weight is 0: a mistake is to be seen before the weight is raised
@@ -136,9 +149,22 @@ def leaves(reward: ConfigDict | dict, place: str = PLACE) -> list[tuple[str, dic
     return [leaf for here, _, part in parts_of(settings, place) for leaf in leaves(part, here)]
 
 
+def checkpoint_of(reward: ConfigDict | dict) -> str:
+    """The checkpoint of the reward's kind "model"; "" where it is the policy's, or no such kind is asked. Raises
+    UserError where several are named: one model judges."""
+    named = {settings["checkpoint"] for _, settings in leaves(reward) if settings["kind"] == "model"}
+    if len(named) > 1:
+        raise UserError(f"{PLACE} names several checkpoints ({', '.join(sorted(named))}): one model judges")
+    return next(iter(named), "")
+
+
 def on_devices(reward: ConfigDict | dict) -> bool:
     """Whether some of the reward is computed where the model is. Raises UserError."""
     return any(settings["kind"] == "model" for _, settings in leaves(reward))
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _url(url, place) -> str:

@@ -18,12 +18,13 @@ import numpy as np
 from janus_jax.data import prompts as prompt_file
 from janus_jax.errors import UserError
 from janus_jax.parallel import hosts
-from janus_jax.rewards.judge import Judge
+from janus_jax.rewards.judge import Judge, combine
 from janus_jax.rewards.pending import Pending
 from janus_jax.rl import packed, sight
 from janus_jax.rl.scored import Scores, Stage, credit, score
 from janus_jax.sampling.introspect import introspect
 from janus_jax.sequences import tokens
+from janus_jax.sequences.request import Request
 from janus_jax.shapes import text
 
 
@@ -124,15 +125,25 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0):
 # Rewards
 
 
+def shots(trajectories):
+    """(requests, pictures) of all rounds, one trajectory after the other."""
+    pairs = [(Request(t.prompt), shot.image) for t in trajectories for shot in t.rounds]
+    return [request for request, _ in pairs], [image for _, image in pairs]
+
+
 def ask(config, judge: Judge, trajectories) -> Pending:
-    """Rewards on their way, as the configuration says: of this process's share of the trajectories."""
+    """Scores on their way, as the configuration says: of this process's share of the trajectories."""
     share = trajectories[jax.process_index() :: jax.process_count()]
-    return Pending(judge, share, config.most_missing, config.pause_seconds)
+    return Pending(judge, *shots(share), config.most_missing, config.pause_seconds)
 
 
-def of_all(trajectories, rewards):
-    """The rewards of all trajectories, from each process's of its share. All processes call it."""
+def of_all(config, trajectories, judged):
+    """The rewards of all trajectories, a list of one per picture each, from each process's scores of its share. All
+    processes call it."""
     count = jax.process_count()
+    share = trajectories[jax.process_index() :: count]
+    ends = np.cumsum([len(t.rounds) for t in share])
+    rewards = np.split(combine(judged, config.reward.get("weights", {})), ends[:-1]) if share else []
     if count == 1:
         return rewards
     table = np.full((len(trajectories), max(len(t.rounds) for t in trajectories)), np.nan, np.float32)
@@ -184,11 +195,11 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
         with timed(seconds, "draw"):
             trajectories = explore(config, stage, params, number, attempt)
         with timed(seconds, "judge"):
-            stage.look(trajectories)
+            stage.look(*shots(trajectories))
             rewards = awaited(ask(config, judge, trajectories), stop, tell)
         if rewards is None:
             return None
-        rewards = of_all(trajectories, rewards)
+        rewards = of_all(config, trajectories, rewards)
         everything[0].extend(trajectories)
         everything[1].extend(rewards)
         credited = credit(config, trajectories, rewards)
@@ -233,7 +244,7 @@ class Ahead:
             rewards = awaited(self._pending, stop, tell)
         if rewards is None:
             return None
-        rewards = of_all(flight.trajectories, rewards)
+        rewards = of_all(self._config, flight.trajectories, rewards)
         self._send(following)
         return Experience(flight.trajectories, rewards, (flight.trajectories, rewards), flight.scores)
 

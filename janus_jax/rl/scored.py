@@ -22,7 +22,8 @@ from janus_jax.sequences.processor import Processor
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """What stays the same from step to step. prompts: the lines of the prompts' file, or None for the embedded
-    world's; layout: shapes of the batches; look: called with all that was drawn, in all processes of a pod at once."""
+    world's; layout: shapes of the batches; look: called with the requests and pictures of all that was drawn, in
+    all processes of a pod at once."""
 
     model: Janus
     processor: Processor
@@ -30,7 +31,7 @@ class Stage:
     prompts: list[str] | None
     layout: credits.Layout
     programs: Programs
-    look: Callable[[list], None] = lambda trajectories: None
+    look: Callable[[list, list], None] = lambda requests, pictures: None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ a copy of the source has (0, 1), the true target (1, 1).
 import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 
@@ -35,12 +36,13 @@ WORDINGS = {
 class Edit:
     """`nouns`: the object to change (add: to be added), then swap's other object or the one a move refers to, each
     with its colour, also where the instruction leaves it out. `color`: the new colour of a recolouring. `where`: of a
-    move, a relation to the second noun or one of CORNERS."""
+    move, a relation to the second noun or one of CORNERS. source, target: None where the instruction alone is known;
+    the scores do not look at them."""
 
     instruction: str
     kind: str
-    source: Scene
-    target: Scene
+    source: Scene | None
+    target: Scene | None
     nouns: tuple[Noun, ...]
     color: str | None = None
     where: str | None = None
@@ -139,6 +141,46 @@ def draw(edit: Edit, side: int = 48, rng=None):
     seed = None if rng is None else int(rng.integers(2**32))
     scenes = (edit.source, edit.target)
     return tuple(render(scene, side, None if seed is None else np.random.default_rng(seed)) for scene in scenes)
+
+
+def _patterns():
+    """(kind, pattern) of every wording; the groups are those of `parse`."""
+
+    def noun(name):
+        return rf"(?:the|a) (?:(?P<{name}_color>{'|'.join(COLORS)}) )?(?P<{name}_shape>{'|'.join(SHAPES)})"
+
+    joints = "|".join(word for words in text.PLACES.values() for word in words)
+    where = rf"(?:to the (?P<corner>{'|'.join(CORNERS)})|(?P<joint>{joints}) {noun('b')})"
+    for kind, wordings in WORDINGS.items():
+        for wording in wordings:
+            b = "" if kind == "move" else noun("b")
+            color = rf"(?P<color>{'|'.join(COLORS)})"
+            yield kind, re.compile(wording.format(a=noun("a"), new=noun("a"), b=b, color=color, where=where))
+
+
+_PATTERNS = tuple(_patterns())
+
+
+def parse(instruction: str, source: Reading) -> Edit:
+    """The edit that an instruction of this world asks for, of a source picture: objects that it names by their shape
+    alone are those of the picture. Raises ValueError for any other text, or where the picture has no such object, or
+    several."""
+    plain = " ".join(instruction.lower().split()).rstrip(".")
+    kind, found = next(((k, m) for k, pattern in _PATTERNS if (m := pattern.fullmatch(plain))), (None, None))
+    if not found:
+        raise ValueError(f"not an instruction of the shapes world: {instruction!r} (try: 'make the red circle blue')")
+    groups, nouns = found.groupdict(), []
+    for name in ("a", "b"):
+        shape, color = groups.get(f"{name}_shape"), groups.get(f"{name}_color")
+        if shape and not color:
+            colors = [item.color for item in source.items if item.shape == shape]
+            if kind == "add" or len(colors) != 1:
+                raise ValueError(f"{instruction!r} does not say which {shape}: name its colour")
+            (color,) = colors
+        nouns += [Noun(1, color, shape)] if shape else []
+    joint = groups.get("joint")
+    where = next(r for r in RELATIONS if joint in text.PLACES[r]) if joint else groups.get("corner")
+    return Edit(instruction, kind, None, None, tuple(nouns), groups.get("color"), where)
 
 
 def applies(edit: Edit, source: Reading) -> bool:

@@ -1,31 +1,51 @@
 """The model as judge: what it looks at once, each process asks about for its own pictures."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from janus_jax.errors import UserError
 from janus_jax.rewards import own_model
+from janus_jax.sequences.request import Request, as_requests
 
 
-def test_says_what_it_saw_last(monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """What the model was asked: (prompts, batch); its P(yes) is the red of a picture."""
+    said = []
 
     def yes_probabilities(model, params, processor, images, prompts, batch):
-        asked.append((list(prompts), batch))
+        said.append((list(prompts), batch))
         return np.array([image.getpixel((0, 0))[0] / 255 for image in images], np.float32)
 
     monkeypatch.setattr(own_model, "yes_probabilities", yes_probabilities)
-    pictures = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (0, 51, 51, 255)]
-    shots = [SimpleNamespace(image=picture) for picture in pictures]
+    return said
+
+
+PICTURES = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (0, 51, 51, 255)]
+
+
+def test_says_what_it_saw_last(asked):
     judge = own_model.SelfJudge("model", "params", "processor", batch=7)
-    judge.look([SimpleNamespace(prompt="a", rounds=shots[:1]), SimpleNamespace(prompt="b", rounds=shots[1:3])])
+    judge.look(as_requests(["a", "b", "b"]), PICTURES[:3])
     assert asked == [(["a", "b", "b"], 7)]
-    judged = judge(["b", "a"], [pictures[2], pictures[0]])
-    np.testing.assert_allclose(judged.scores, [0.2, 0.0])
+    judged = judge(as_requests(["b", "a"]), [PICTURES[2], PICTURES[0]])
+    np.testing.assert_allclose(judged["match"], [0.2, 0.0])
     assert judged.missing == 0 and judged.errors == ("", "") and len(asked) == 1
-    judge.look([SimpleNamespace(prompt="c", rounds=shots[3:])])
-    np.testing.assert_allclose(judge(["c"], pictures[3:]).scores, [1.0])
+    judge.look(as_requests(["c"]), PICTURES[3:])
+    np.testing.assert_allclose(judge(as_requests(["c"]), PICTURES[3:])["match"], [1.0])
     with pytest.raises(KeyError):  # it is another picture, though of the same colours
-        judge(["b"], [pictures[1]])
+        judge(as_requests(["b"]), [PICTURES[1]])
+
+
+def test_judges_no_edits(asked):
+    judge = own_model.SelfJudge("model", "params", "processor", batch=7)
+    with pytest.raises(UserError, match="does not judge edits: set --config.reward.kind"):
+        judge.look([Request("make it red", PICTURES[0])], PICTURES[:1])
+    assert not asked
+
+
+def test_another_checkpoint_may_judge(asked, monkeypatch):
+    monkeypatch.setattr(own_model.loading, "load", lambda path, mesh: (f"model of {path} on {mesh}", "params", "words"))
+    judge = own_model.SelfJudge.of_checkpoint("runs/judge", "mesh", batch=3)
+    assert judge._given == ("model of runs/judge on mesh", "params", "words") and judge._batch == 3

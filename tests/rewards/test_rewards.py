@@ -27,6 +27,7 @@ from janus_jax.errors import UserError
 from janus_jax.rewards import chat_endpoint, endpoint, released_http, settings, shapes, weighted
 from janus_jax.rewards.endpoint import Endpoint
 from janus_jax.rewards.judge import Judged
+from janus_jax.sequences.request import Request, as_requests
 from janus_jax.shapes import text, verify
 
 
@@ -61,7 +62,7 @@ def question_of(request):
 
 def ask_chat(answer, prompts=("a",), questions=chat_endpoint.whole_prompt, **fields):
     judge = chat_endpoint.make_judge(served(answer, **fields), "m", questions)
-    return judge(list(prompts), [picture()] * len(prompts))
+    return judge(as_requests(prompts), [picture()] * len(prompts))
 
 
 # P(yes)
@@ -102,7 +103,7 @@ def test_without_p_yes(answer, words):
     with pytest.raises(ValueError, match=words):
         chat_endpoint.p_yes(answer)
     judged = ask_chat(lambda request: httpx.Response(200, text=json.dumps(answer)))
-    assert np.isnan(judged.scores).all() and judged.first_error.startswith(endpoint.UNUSABLE)
+    assert np.isnan(judged["match"]).all() and judged.first_error.startswith(endpoint.UNUSABLE)
     assert words in judged.first_error
 
 
@@ -114,9 +115,9 @@ def test_what_the_chat_endpoint_is_asked():
         return httpx.Response(200, json=said(0.25))
 
     judge = chat_endpoint.make_judge(served(answer, headers={"Authorization": "Bearer k"}), "judge-8b")
-    judged = judge(["a red circle"], [picture(70)])
-    np.testing.assert_allclose(judged.scores, [0.25])
-    assert judged.scores.dtype == np.float32 and judged.missing == 0 and judged.errors == ("",)
+    judged = judge([Request("a red circle")], [picture(70)])
+    np.testing.assert_allclose(judged["match"], [0.25])
+    assert judged["match"].dtype == np.float32 and judged.missing == 0 and judged.errors == ("",)
     (request,) = requests
     asked = json.loads(request.content)
     assert (asked["model"], asked["max_tokens"], asked["logprobs"], asked["top_logprobs"]) == ("judge-8b", 1, True, 20)
@@ -140,10 +141,10 @@ def test_questions_are_averaged_and_stand_or_fall_together():
         return prompt.split()
 
     judged = ask_chat(answer, ["q1", "q1 q2 q3", "q1 broken q2", "q1 q2"], questions)
-    np.testing.assert_allclose(judged.scores, [1, 0.5, np.nan, 0.75], atol=1e-6)
+    np.testing.assert_allclose(judged["match"], [1, 0.5, np.nan, 0.75], atol=1e-6)
     assert [bool(error) for error in judged.errors] == [False, False, True, False]
     assert judged.valid.tolist() == [True, True, False, True] and judged.missing == 1
-    assert ask_chat(answer, []).scores.shape == (0,)
+    assert ask_chat(answer, [])["match"].shape == (0,)
 
 
 # what fails
@@ -180,7 +181,7 @@ def good():
 def test_what_passes_is_tried_again(first):
     answer, calls = counting(first, good())
     judged = ask_chat(answer)
-    np.testing.assert_allclose(judged.scores, [0.25])
+    np.testing.assert_allclose(judged["match"], [0.25])
     assert len(calls) == 2
 
 
@@ -201,7 +202,7 @@ def test_what_passes_is_tried_again(first):
 def test_what_does_not_pass_is_missing(response, tries, words):
     answer, calls = counting(response)
     judged = ask_chat(answer)
-    assert np.isnan(judged.scores).all() and judged.missing == 1
+    assert np.isnan(judged["match"]).all() and judged.missing == 1
     assert len(calls) == tries
     (error,) = judged.errors
     assert error.startswith(words) and "\n" not in error and len(error) <= endpoint.LINE
@@ -218,7 +219,7 @@ def test_what_does_not_pass_is_missing(response, tries, words):
 )
 def test_answers_of_another_form(answer):
     judged = ask_chat(lambda request: httpx.Response(200, text=answer))
-    assert np.isnan(judged.scores).all() and judged.first_error.startswith(endpoint.UNUSABLE)
+    assert np.isnan(judged["match"]).all() and judged.first_error.startswith(endpoint.UNUSABLE)
 
 
 def test_timeouts():
@@ -286,7 +287,7 @@ def test_concurrency_is_bounded_and_order_kept():
         return httpx.Response(200, json=said((n + 1) / 32))
 
     judged = ask_chat(answer, [str(n) for n in range(30)], concurrency=3)
-    np.testing.assert_allclose(judged.scores, (np.arange(30) + 1) / 32, rtol=1e-6)
+    np.testing.assert_allclose(judged["match"], (np.arange(30) + 1) / 32, rtol=1e-6)
     assert most == 3
 
 
@@ -306,14 +307,14 @@ def test_from_a_running_loop():
     async def notebook():
         return ask_chat(lambda request: good())
 
-    np.testing.assert_allclose(asyncio.run(notebook()).scores, [0.25])
+    np.testing.assert_allclose(asyncio.run(notebook())["match"], [0.25])
 
 
 def test_from_a_thread():
     """As where rewards are fetched while the next pictures are drawn."""
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(ask_chat, lambda request: good()) for _ in range(2)]
-        np.testing.assert_allclose([one.result().scores for one in both], [[0.25]] * 2)
+        np.testing.assert_allclose([one.result()["match"] for one in both], [[0.25]] * 2)
 
 
 def test_interrupt_abandons_the_questions(monkeypatch):
@@ -341,8 +342,8 @@ def test_released_protocol():
         requests.append(json.loads(request.content))
         return httpx.Response(200, json={"success": True, "resultMap": {"scores": [0.125]}})
 
-    judged = released_http.make_judge(served(answer))(["two circles"], [picture(9)])
-    np.testing.assert_allclose(judged.scores, [0.125])
+    judged = released_http.make_judge(served(answer))([Request("two circles")], [picture(9)])
+    np.testing.assert_allclose(judged["match"], [0.125])
     (asked,) = requests
     tensors = asked.pop("tensorFeatures")
     assert asked == {"features": {}}
@@ -369,8 +370,8 @@ def test_released_protocol():
 )
 def test_released_answers_without_a_score(answer):
     judge = released_http.make_judge(served(lambda request: httpx.Response(200, text=json.dumps(answer))))
-    judged = judge(["a"], [picture()])
-    assert np.isnan(judged.scores).all() and judged.first_error.startswith(endpoint.UNUSABLE)
+    judged = judge([Request("a")], [picture()])
+    assert np.isnan(judged["match"]).all() and judged.first_error.startswith(endpoint.UNUSABLE)
 
 
 # sums
@@ -378,31 +379,32 @@ def test_released_answers_without_a_score(answer):
 
 def fixed(*scores):
     errors = tuple("lost" if math.isnan(score) else "" for score in scores)
-    return lambda prompts, images: Judged(np.array(scores, np.float32), errors)
+    return lambda requests, pictures: Judged({"match": scores}, errors)
 
 
 def test_weighted_by_hand():
     nan = math.nan
-    judge = weighted.make_judge([(0.5, fixed(1, 0.5, nan, 0.2)), (2.0, fixed(0, 0.25, 1, nan))])
-    judged = judge(["a"] * 4, [picture()] * 4)
-    np.testing.assert_allclose(judged.scores, [0.5, 0.75, nan, nan])
-    assert judged.errors == ("", "", "lost", "lost") and judged.scores.dtype == np.float32
+    judge = weighted.make_judge([(0.5, fixed(1, 0.5, nan, 0.2), {}), (2.0, fixed(0, 0.25, 1, nan), {})])
+    judged = judge([Request("a")] * 4, [picture()] * 4)
+    np.testing.assert_allclose(judged["match"], [0.5, 0.75, nan, nan])
+    assert judged.errors == ("", "", "lost", "lost") and judged["match"].dtype == np.float32
     # what counts for nothing is not asked, and its failures are nobody's
-    only = weighted.make_judge([(0.0, None), (1.0, fixed(0.5))])
-    np.testing.assert_allclose(only(["a"], [picture()]).scores, [0.5])
+    only = weighted.make_judge([(0.0, None, {}), (1.0, fixed(0.5), {})])
+    np.testing.assert_allclose(only([Request("a")], [picture()])["match"], [0.5])
     with pytest.raises(ValueError, match="weight"):
-        weighted.make_judge([(0.0, fixed(1))])
+        weighted.make_judge([(0.0, fixed(1), {})])
 
 
 def test_shapes_judge_scores_as_the_verifier():
-    prompts, pictures = reward_check.pairs()
-    judged = shapes.judge(prompts[:12], pictures[:12])
+    requests, pictures = reward_check.pairs()
+    judged = shapes.judge(requests[:12], pictures[:12])
     readings = [verify.read(np.asarray(image)) for image in pictures[:12]]
-    expected = [verify.score(text.parse(prompt), one) for prompt, one in zip(prompts[:12], readings, strict=True)]
-    np.testing.assert_allclose(judged.scores, expected, rtol=1e-6)
-    assert (judged.scores[::2] == 1).all() and (judged.scores[1::2] < 0.5).all() and judged.missing == 0
+    asked = [text.parse(request.prompt) for request in requests[:12]]
+    expected = [verify.score(ask, one) for ask, one in zip(asked, readings, strict=True)]
+    np.testing.assert_allclose(judged["match"], expected, rtol=1e-6)
+    assert (judged["match"][::2] == 1).all() and (judged["match"][1::2] < 0.5).all() and judged.missing == 0
     with pytest.raises(UserError, match="shapes"):
-        shapes.judge(["a cat"], [picture()])
+        shapes.judge([Request("a cat")], [picture()])
 
 
 # settings
@@ -457,8 +459,8 @@ def test_settings_build_the_judge(monkeypatch, tmp_path):
 
     reward = ConfigDict({**CHAT, "api_key_env": "JANUS_TEST_KEY", "questions": str(listed)})
     judge = settings.make_judge(reward, transport=httpx.MockTransport(answer))
-    judged = judge(["long", "short"], [picture()] * 2)
-    np.testing.assert_allclose(judged.scores, [0.75, 0.75])
+    judged = judge(as_requests(["long", "short"]), [picture()] * 2)
+    np.testing.assert_allclose(judged["match"], [0.75, 0.75])
     assert {str(request.url) for request in seen} == {"http://judge.test/v1/chat/completions"}
     assert {request.headers["Authorization"] for request in seen} == {"Bearer secret"}
     asked = sorted(question_of(request).split("\n")[0] for request in seen)
@@ -466,8 +468,8 @@ def test_settings_build_the_judge(monkeypatch, tmp_path):
 
     half = {"kind": "weighted", "parts": {"eye": {**CHAT, "weight": 0.5}, "world": {"kind": "shapes", "weight": 1.0}}}
     both = settings.make_judge(ConfigDict(half), transport=httpx.MockTransport(answer))
-    prompts, pictures = reward_check.pairs()
-    np.testing.assert_allclose(both(prompts[:1], pictures[:1]).scores, [0.75 * 0.5 + 1])
+    requests, pictures = reward_check.pairs()
+    np.testing.assert_allclose(both(requests[:1], pictures[:1])["match"], [0.75 * 0.5 + 1])
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": "b"}', '{"a": []}', '{"a": [3]}'])
@@ -532,7 +534,7 @@ def test_connections_are_shared_and_closed():
     with server(lambda handler, asked: reply(handler, said(0.5))) as (url, connections):
         judge = settings.make_judge({**CHAT, "url": url, "concurrency": 4})
         for calls in (1, 2):
-            np.testing.assert_allclose(judge(["a"] * 40, [picture()] * 40).scores, 0.5)
+            np.testing.assert_allclose(judge([Request("a")] * 40, [picture()] * 40)["match"], 0.5)
             assert len(connections) <= 4 * calls
         # leaving the server does not wait for a connection that is still open
 
@@ -559,18 +561,18 @@ def test_a_trickle_and_a_reset():
     with server(handle) as (url, _):
         judge = settings.make_judge({**CHAT, "url": url, "timeout_s": 60.0, "retries": 1})
         begin = time.perf_counter()
-        np.testing.assert_allclose(judge(["reset"], [picture()]).scores, [0.5])
+        np.testing.assert_allclose(judge([Request("reset")], [picture()])["match"], [0.5])
         assert len(tries) == 2 and time.perf_counter() - begin < 20  # not by the timeout
         hasty = settings.make_judge({**CHAT, "url": url, "timeout_s": 0.3, "retries": 0})
         begin = time.perf_counter()
-        assert hasty(["trickle"], [picture()]).first_error == "no answer within 0.3 s"
+        assert hasty([Request("trickle")], [picture()]).first_error == "no answer within 0.3 s"
         assert time.perf_counter() - begin < 1.5
 
 
 def test_nobody_there():
     with server(reply) as (url, _):
         pass
-    judged = settings.make_judge({**CHAT, "url": url, "retries": 0})(["a"], [picture()])
+    judged = settings.make_judge({**CHAT, "url": url, "retries": 0})([Request("a")], [picture()])
     assert judged.missing == 1 and judged.first_error.startswith("no answer: ")
 
 

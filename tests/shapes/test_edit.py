@@ -199,3 +199,38 @@ def test_random_edit_is_deterministic_and_refuses_unknown_kinds():
     assert {edits.random_edit(np.random.default_rng(seed)).kind for seed in range(60)} == set(edits.KINDS)
     with pytest.raises(ValueError, match="the kinds are recolor, add"):
         edits.random_edit(np.random.default_rng(0), "blur")
+
+
+@pytest.mark.parametrize("kind", edits.KINDS)
+def test_instructions_are_read_back(kind):
+    """Of every wording the very edit, objects without a colour found in the picture."""
+    said, unclear = set(), 0
+    for seed in range(120):
+        rng = np.random.default_rng([seed, 9])
+        edit = edits.random_edit(rng, kind, held_out=True)
+        source = verify.Reading(edit.source.items)
+        found = edits.parse(edit.instruction.capitalize() + ".", source)
+        assert (found.kind, found.nouns, found.color, found.where) == (edit.kind, edit.nouns, edit.color, edit.where)
+        said.add(edit.instruction.split()[0])
+        before, after = (verify.read(picture) for picture in edits.draw(edit, 48, rng))
+        if not edits.applies(edit, before) or after.unclear:
+            unclear += 1
+            continue
+        assert (edits.following(found, before, after), edits.preserving(found, before, after)) == (1, 1)
+    assert unclear <= 4 and len(said) == len({wording.split()[0] for wording in edits.WORDINGS[kind]})
+
+
+@pytest.mark.parametrize(
+    "instruction, words",
+    [
+        ("make it nicer", "not an instruction of the shapes world"),
+        ("make the red circle", "not an instruction"),
+        ("move the red circle", "not an instruction"),
+        ("add a circle", "does not say which circle"),
+        ("remove the circle", "does not say which circle"),  # two of them
+        ("remove the cross", "does not say which cross"),  # none
+    ],
+)
+def test_instructions_that_are_none(instruction, words):
+    with pytest.raises(ValueError, match=words):
+        edits.parse(instruction, verify.Reading((CIRCLE, painted(CIRCLE, "blue"), SQUARE)))
