@@ -28,7 +28,7 @@ import ml_dtypes
 import numpy as np
 
 import janus_jax
-from janus_jax import cli
+from janus_jax import cli, rules
 from janus_jax.checkpoints import loading, model_folder, published, tensor_names, tensorfiles
 from janus_jax.parallel import sharding
 from janus_jax.sequences.tokens import Tokenizer
@@ -103,7 +103,7 @@ def main(argv):
     parser.add_argument("--words", type=int, default=16, help="most tokens of the reason and of the answer")
     parser.add_argument("--folder", type=Path, help="where the model stays and is found again (default: it is removed)")
     args = parser.parse_args(argv)
-    cli.at_least(1, words=args.words)
+    rules.check_flags(args)
     watch = Watch()
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch) / args.preset

@@ -1,4 +1,5 @@
-"""Stage 1 of Janus-Pro-1B: configs/janus_pro_7b_sft.py with the smaller model and its slices. Not trained yet.
+"""Stage 1 of Janus-Pro-1B on the released weights and label files, with the paper's settings (batch 128, 50,000 steps).
+Not trained: that needs the data and the chips.
 
     python -m janus_jax.compile --config configs/janus_pro_1b_sft.py --topology v5e-4,v5p-8
     python -m janus_jax.convert --src Janus-Pro-1B --dst runs/janus1b --to own
@@ -9,9 +10,11 @@
 The README says which of the slices below it has been compiled for. On one v6e chip moments and gradients are bfloat16.
 """
 
-from janus_jax.cli import sibling
+from ml_collections import ConfigDict
 
-# Of each slice the mesh (data, fsdp, tensor) and what differs from the larger model's USUAL.
+from janus_jax.training.settings import use_slice
+
+# Of each slice the mesh (data, fsdp, tensor) and what differs from USUAL.
 SLICES = {
     "v6e-1": {"mesh": (1, 1, 1), "micro_batches": 8, "moments": "bfloat16", "gradients": "bfloat16"},
     "v5e-4": {"mesh": (1, 4, 1), "micro_batches": 4},
@@ -20,14 +23,53 @@ SLICES = {
     "v6e-4": {"mesh": (1, 4, 1)},
     "tpu7x-8": {"mesh": (1, 8, 1)},
 }
+# micro_batches: parts that a step's batch is cut into; moments, gradients: how they are kept, bfloat16 halves them
+USUAL = {"mesh": (1, -1, 1), "micro_batches": 1, "moments": "float32", "gradients": "float32"}
+
+# (length, ((task, earlier rounds, rows per step), ...)): a prompt has at most 200 tokens, a reason 184, a picture 576.
+# Multiples of 128, the blocks of the attention kernel; the few rows that are longer are drawn anew. 24 draw, 40 judge
+# and 64 redraw: the paper's 0.2 : 0.3 : 0.5. The rows of each divide by 16 ...
+BUCKETS = (
+    (1024, (("draw", 0, 24), ("judge", 0, 24))),
+    (1792, (("redraw", 1, 40), ("judge", 1, 8))),
+    (2560, (("redraw", 2, 24), ("judge", 2, 8))),
+)
+# ... and the same by 32, where 16 rows have more room than they need, which is 6 % more positions.
+BUCKETS_OF_32 = (
+    (1024, (("draw", 0, 24), ("judge", 0, 8))),
+    (1792, (("redraw", 1, 40), ("judge", 1, 8), ("judge", 0, 16))),
+    (2560, (("redraw", 2, 24), ("judge", 2, 8))),
+)
 
 
 def get_config(slice_name: str = "v5e-4"):
-    larger = sibling(__file__, "janus_pro_7b_sft")
-    config = larger.get_config()
+    config = ConfigDict()
+    config.seed = 0
     config.preset = "1b"
-    config.init = "runs/janus1b"
-    config.cache = "runs/labels1b.npz"
-    config.buckets = larger.BUCKETS if slice_name in SLICES else larger.BUCKETS_OF_32
-    larger.use_slice(config, slice_name, SLICES, larger.USUAL)
+    # Entries that replace the preset's: f32 master weights, bf16 computes; of each layer the backward pass keeps its
+    # input alone.
+    config.model = ConfigDict({"dtype": "bfloat16", "remat": "full"})
+    config.init = "runs/janus1b"  # the released model, converted
+    config.vq = ""  # a picture tokenizer for fresh parameters, where init is empty
+    config.cache = "runs/labels1b.npz"  # labelled pictures and their codes
+    config.frozen = (r"vq/.*", r"siglip/.*")  # regular expressions over the paths of what is not trained
+    config.buckets = BUCKETS if slice_name in SLICES else BUCKETS_OF_32
+    config.shares = (2, 3, 5, 0)  # of the loss: draw, judge, redraw, describe
+    config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
+    config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
+    config.judged_right = 0.7  # the least score of a picture that is judged Yes
+    # what commands will draw with
+    config.cfg_weight = 5.0
+    config.temperature = 1.0
+    config.steps = 50_000
+    config.decay_steps = 0  # of the cosine; 0 = steps
+    config.optimizer = "adamw"  # or "muon"
+    config.learning_rate = 2e-5  # after `warmup` steps; then a cosine to the final one
+    config.final_learning_rate = 2e-7
+    config.warmup = 1000
+    config.weight_decay = 0.05  # of all but norms and biases
+    config.log_every = 50  # steps between two lines of metrics
+    config.save_every = 500  # steps between two checkpoints
+    # mesh, micro_batches, moments, gradients
+    use_slice(config, slice_name, SLICES, USUAL)
     return config

@@ -11,7 +11,9 @@ What stands after the colon is the slice, "v5e-16@2" for two that are joined. bf
 their gradients and AdamW's moments are f32 (`moments` says where they are not).
 """
 
-from janus_jax.cli import sibling
+from ml_collections import ConfigDict
+
+from janus_jax.training.settings import use_slice
 
 # Of each slice the mesh (data, fsdp, tensor) and what differs from USUAL.
 SLICES = {
@@ -21,7 +23,7 @@ SLICES = {
     "v4-16": {"mesh": (1, 8, 1), "micro_batches": 2},
     "tpu7x-8": {"mesh": (1, 8, 1)},
 }
-# micro_batches: parts that a step's batch is cut into; moments, gradients: how they are kept
+# micro_batches: parts that a step's batch is cut into; moments, gradients: how they are kept, bfloat16 halves them
 USUAL = {"mesh": (1, -1, 1), "micro_batches": 1, "moments": "float32", "gradients": "float32"}
 
 # (length, ((task, earlier rounds, rows per step), ...)): a prompt has at most 200 tokens, a reason 184, a picture 576.
@@ -40,37 +42,34 @@ BUCKETS_OF_32 = (
 )
 
 
-def use_slice(config, name: str, slices: dict, usual: dict) -> None:
-    """Sets what a slice asks for; of several, "v5e-16@2", each has its share of the data axis, and so of the rows."""
-    one, _, count = name.partition("@")
-    settings, count = usual | slices.get(one, {}), int(count or 1)
-    data, *others = settings["mesh"]
-    settings["mesh"] = (data * count, *others)
-    settings["micro_batches"] = max(settings["micro_batches"] // count, 1)
-    if "rollout_rows" in settings:
-        settings["rollout_rows"] *= count
-    for key, value in settings.items():
-        setattr(config, key, value)
-
-
 def get_config(slice_name: str = "v5e-16"):
-    config = sibling(__file__, "shapes_base").get_config()
+    config = ConfigDict()
+    config.seed = 0
     config.preset = "7b"
-    # f32 master weights; of each layer the backward pass keeps its input alone
-    config.model = {"dtype": "bfloat16", "remat": "full"}
-    config.init = "runs/janus7b"
-    config.cache = "runs/labels7b.npz"
-    config.frozen = (r"vq/.*", r"siglip/.*")
+    # Entries that replace the preset's: f32 master weights, bf16 computes; of each layer the backward pass keeps its
+    # input alone.
+    config.model = ConfigDict({"dtype": "bfloat16", "remat": "full"})
+    config.init = "runs/janus7b"  # the released model, converted
+    config.vq = ""  # a picture tokenizer for fresh parameters, where init is empty
+    config.cache = "runs/labels7b.npz"  # labelled pictures and their codes
+    config.frozen = (r"vq/.*", r"siglip/.*")  # regular expressions over the paths of what is not trained
     config.buckets = BUCKETS if slice_name in SLICES else BUCKETS_OF_32
-    config.shares = (2, 3, 5, 0)  # draw, judge, redraw, describe
-    config.verdict_share = 0.8
-    config.judged_right = 0.7
+    config.shares = (2, 3, 5, 0)  # of the loss: draw, judge, redraw, describe
+    config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
+    config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
+    config.judged_right = 0.7  # the least score of a picture that is judged Yes
+    # what commands will draw with
     config.cfg_weight = 5.0
     config.temperature = 1.0
     config.steps = 50_000
-    config.optimizer = "adamw"
-    config.learning_rate = 2e-5
+    config.decay_steps = 0  # of the cosine; 0 = steps
+    config.optimizer = "adamw"  # or "muon"
+    config.learning_rate = 2e-5  # after `warmup` steps; then a cosine to the final one
     config.final_learning_rate = 2e-7
     config.warmup = 1000
+    config.weight_decay = 0.05  # of all but norms and biases
+    config.log_every = 50  # steps between two lines of metrics
+    config.save_every = 500  # steps between two checkpoints
+    # mesh, micro_batches, moments, gradients
     use_slice(config, slice_name, SLICES, USUAL)
     return config

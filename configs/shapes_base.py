@@ -20,15 +20,15 @@ def get_config():
     config.model = ConfigDict({"scan": False})
     config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"
-    config.cache = "runs/cache.npz"
+    config.cache = "runs/cache.npz"  # labelled pictures and their codes
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))
     config.buckets = ((56, (("draw", 0, 20),)), (76, (("judge", 0, 14), ("describe", 0, 8))))
-    config.micro_batches = 1
-    config.shares = (4, 3, 0, 3)  # draw, judge, redraw, describe
-    config.verdict_share = 0.7
-    config.drop_prompt = 0.1
+    config.micro_batches = 1  # parts that a step's batch is cut into
+    config.shares = (4, 3, 0, 3)  # of the loss: draw, judge, redraw, describe
+    config.verdict_share = 0.7  # of the judge's loss: its Yes or No, the rest is the reason's
+    config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
     config.judged_right = 0.8  # the least score of a picture that is judged Yes
     # what commands will draw with
     config.cfg_weight = 1.0  # guidance; so small a model does better without
@@ -38,10 +38,10 @@ def get_config():
     config.optimizer = "muon"  # or "adamw"
     config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory
     config.gradients = "float32"  # "bfloat16" halves theirs, where the model computes in it
-    config.learning_rate = 1e-3
+    config.learning_rate = 1e-3  # after `warmup` steps; then a cosine to the final one
     config.final_learning_rate = 5e-5
     config.warmup = 100
-    config.weight_decay = 0.05
-    config.log_every = 50
-    config.save_every = 500
+    config.weight_decay = 0.05  # of all but norms and biases
+    config.log_every = 50  # steps between two lines of metrics
+    config.save_every = 500  # steps between two checkpoints
     return config

@@ -11,13 +11,21 @@ base model's own drawings.
 Expected: the README's SFT rows.
 """
 
-from janus_jax.cli import sibling
+from ml_collections import ConfigDict
 
 
 def get_config():
-    config = sibling(__file__, "shapes_base").get_config()
-    config.init = "runs/base"
-    config.cache = "runs/drawn.npz"
+    config = ConfigDict()
+    config.seed = 0
+    config.preset = "shapes"
+    # entries that replace the preset's; four layers laid out one after another are a seventh faster on a CPU than
+    # the loop
+    config.model = ConfigDict({"scan": False})
+    config.init = "runs/base"  # an own checkpoint to go on from; empty: fresh parameters around config.vq
+    config.vq = "runs/vq/model"  # not looked at where there is an init
+    config.cache = "runs/drawn.npz"  # labelled pictures and their codes
+    config.mesh = (-1, 1, 1)  # data, fsdp, tensor
+    config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...)); 24 tokens of prompt: the few longer ones are left out
     config.buckets = (
         (60, (("draw", 0, 12),)),
@@ -26,10 +34,23 @@ def get_config():
         (140, (("judge", 1, 4),)),
         (188, (("redraw", 2, 4), ("judge", 2, 2))),
     )
-    config.shares = (10, 10, 15, 0)  # draw, judge, redraw as released; describe
-    config.verdict_share = 0.8
+    config.micro_batches = 1  # parts that a step's batch is cut into
+    config.shares = (10, 10, 15, 0)  # of the loss: draw, judge, redraw as released; describe
+    config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
+    config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
+    config.judged_right = 0.8  # the least score of a picture that is judged Yes
+    # what commands will draw with
+    config.cfg_weight = 1.0  # guidance; so small a model does better without
+    config.temperature = 0.7  # a code drawn wrong spoils a picture
     config.steps = 3200
-    config.learning_rate = 7e-4
+    config.decay_steps = 0  # of the cosine; 0 = steps
+    config.optimizer = "muon"  # or "adamw"
+    config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory
+    config.gradients = "float32"  # "bfloat16" halves theirs, where the model computes in it
+    config.learning_rate = 7e-4  # after `warmup` steps; then a cosine to the final one
     config.final_learning_rate = 2e-5
     config.warmup = 30
+    config.weight_decay = 0.05  # of all but norms and biases
+    config.log_every = 50  # steps between two lines of metrics
+    config.save_every = 500  # steps between two checkpoints
     return config

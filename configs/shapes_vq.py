@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.vq = dict(
+    config.vq = dict(  # as in models.vq.VQConfig
         image_size=48,
         channels=8,
         channel_multipliers=(1, 2, 4, 4),
@@ -28,12 +28,12 @@ def get_config():
     config.batch = 16
     config.steps = (1000, 1500, 800)  # of the three phases: without quantisation, with codes, with one ground code
     config.learning_rates = (4e-3, 2e-3, 2e-3)
-    config.final_learning_rate = 5e-5
-    config.warmup = 50
+    config.final_learning_rate = 5e-5  # of each phase, by a cosine
+    config.warmup = 50  # steps of each phase
     config.weight_decay = 0.0
-    config.commitment = 0.25
+    config.commitment = 0.25  # weight of the term that keeps latents near their codes
     config.entropy = (0.0, 0.0, 0.0)  # of the three phases: even use is no aim once the ground is one code
-    config.temperature = 0.1
-    config.log_every = 50
-    config.save_every = 300
+    config.temperature = 0.1  # of the softmax over codes, in the entropy term
+    config.log_every = 50  # steps between two lines of metrics
+    config.save_every = 300  # steps between two checkpoints
     return config

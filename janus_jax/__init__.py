@@ -16,8 +16,10 @@ _PUBLIC = {
     "abstract_params": "models.janus",
     "Sampling": "sampling.density",
     "introspect": "sampling.introspect",
-    "Trajectory": "sampling.introspect",
-    "Round": "sampling.introspect",
+    "edit": "sampling.edit",
+    "Request": "sequences.request",
+    "Trajectory": "sampling.rollout",
+    "Round": "sampling.rollout",
     "chat": "sampling.answer",
     "judge": "sampling.answer",
 }

@@ -32,7 +32,7 @@ import sys
 import threading
 from pathlib import Path
 
-from janus_jax import cli
+from janus_jax import cli, rules
 from janus_jax.errors import UserError
 from janus_jax.results import scores
 from janus_jax.results.compare import across, number, paired, read
@@ -298,7 +298,7 @@ def main(argv):
     else:
         config, _ = cli.parse_config(argv, __doc__, workdir=False)
         workdir = Path(config.workdir)
-    cli.config_at_least(1, config, "jobs")
+    rules.check_settings(config, {"jobs": rules.whole(1)})
     rows = rows_of(config)
     if config.baseline and config.baseline not in rows:
         raise UserError(f"config.baseline {config.baseline!r} is no row: its name is one of {', '.join(rows)}")

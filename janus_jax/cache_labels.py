@@ -3,56 +3,87 @@
     python -m janus_jax.cache_labels --checkpoint DIR --labels labels.jsonl --images FOLDER --out runs/labels.npz
 
 The painter's side of a picture is encoded once; what the judge sees is read from the picture's file again while
-training, so the files must stay where they are.
+training, so the files must stay where they are. Bad records and pictures are left out, up to a share of all, and said
+in one line at the end. What was encoded is kept as it comes: a command that was interrupted goes on where it ended.
 """
 
 import argparse
+import collections
+import hashlib
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli
+from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, label_file
+from janus_jax.data import cache, label_file, records
+from janus_jax.data.unfinished import Unfinished
 from janus_jax.errors import UserError
 from janus_jax.sampling import decode
 from janus_jax.sequences import images, tokens
 
 
-def build(model, params, processor, prompts, batch: int, source="", progress=None) -> cache.Groups:
-    """Groups of label_file.Labelled prompts. batch: pictures encoded together; source: the label file's name, for
-    errors; progress: called with the number of finished pictures. Raises UserError naming the line of a prompt that is
-    too long, or of a picture that cannot be read."""
-
-    def at_line(prompt, function, *args):
-        try:
-            return function(*args)
-        except UserError as error:
-            raise UserError(f"{source}, line {prompt.line}: {error}") from error
-
-    for prompt in prompts:
-        at_line(prompt, tokens.prompt_ids, processor.tokenizer, prompt.prompt)
+def build(model, params, processor, prompts, batch: int, tally, out, progress=None) -> cache.Groups:
+    """Groups of label_file.Labelled prompts. batch: pictures encoded together; tally: of the label file, counts prompts
+    that are too long and pictures that cannot be read, which are left out; out: the cache's file, beside which codes
+    are kept until it is complete; progress: called with the number of finished pictures. Raises UserError where too
+    much is bad."""
+    prompts = [prompt for prompt in prompts if _fits(processor, prompt, tally)]
     pictures = [(prompt, picture) for prompt in prompts for picture in prompt.pictures]
-    codes = []
-    for begin in range(0, len(pictures), batch):
-        part = pictures[begin : begin + batch]
-        pixels = [processor.for_generation(at_line(prompt, images.read, picture.path)) for prompt, picture in part]
-        pixels += pixels[-1:] * (batch - len(part))  # one size for all batches
-        codes.append(np.asarray(decode.encode_codes(model, params, np.stack(pixels)))[: len(part)])
+    encoder = hashlib.sha256()
+    for leaf in jax.tree.leaves(params["vq"]):
+        encoder.update(np.asarray(leaf).tobytes())
+    paths = [picture.path for _, picture in pictures]
+    with Unfinished(out, encoder.hexdigest()[:16], paths, model.cfg.vq.tokens) as kept:
+        todo, bad = kept.todo(), set()
         if progress:
-            progress(len(part))
+            progress(len(pictures) - len(todo))
+        for begin in range(0, len(todo), batch):
+            part, pixels = todo[begin : begin + batch], []
+            for number in part:
+                prompt, picture = pictures[number]
+                try:
+                    pixels.append(processor.for_generation(images.read(picture.path)))
+                except UserError as error:
+                    tally.good -= 1  # as which its line was counted
+                    tally.refuse(prompt.line, records.BadRecord(str(error), "a picture cannot be read"))
+                    bad.add(number)
+            if pixels:
+                several = np.stack(pixels + pixels[-1:] * (batch - len(pixels)))  # one size for all batches
+                codes = np.asarray(decode.encode_codes(model, params, several))[: len(pixels)]
+                kept.keep([number for number in part if number not in bad], codes)
+            if progress:
+                progress(len(part))
+            tally.check()
+        whole = [number for number in range(len(pictures)) if number not in bad]
+        if not whole:
+            raise UserError(f"{tally.path}: no picture is left ({tally.summary()}): there is nothing to learn from")
+        codes = kept.codes(whole)
+    counts = collections.Counter(id(pictures[number][0]) for number in whole)
+    prompts = [prompt for prompt in prompts if counts[id(prompt)]]
+    pictures = [pictures[number][1] for number in whole]
     return cache.Groups(
-        prompts=np.array([prompt.prompt for prompt in prompts]),
-        start=np.cumsum([0] + [len(prompt.pictures) for prompt in prompts]),
-        codes=np.concatenate(codes),
-        pixels=cache.PictureFiles(
-            np.array([str(picture.path.resolve()) for _, picture in pictures]), processor.understanding_size
-        ),
-        score=np.array([picture.score for _, picture in pictures], np.float32),
-        reasons=np.array([picture.reason for _, picture in pictures]),
-        captions=np.full(len(pictures), ""),
+        prompts=[prompt.prompt for prompt in prompts],
+        start=np.cumsum([0] + [counts[id(prompt)] for prompt in prompts]),
+        codes=codes,
+        pixels=cache.PictureFiles([str(picture.path.resolve()) for picture in pictures], processor.understanding_size),
+        score=np.array([picture.score for picture in pictures], np.float32),
+        reasons=[picture.reason for picture in pictures],
+        captions=[""] * len(pictures),
     )
+
+
+def _fits(processor, prompt, tally) -> bool:
+    try:
+        tokens.prompt_ids(processor.tokenizer, prompt.prompt, tokens.MAX_PROMPT_TOKENS)
+    except UserError as error:
+        tally.good -= len(prompt.pictures)
+        for _ in prompt.pictures:
+            tally.refuse(prompt.line, records.BadRecord(str(error), "a prompt is too long"))
+        return False
+    return True
 
 
 def main(argv):
@@ -66,14 +97,18 @@ def main(argv):
     parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="what img_path is relative to")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--batch", type=int, default=16, help="pictures at a time")
+    records.add_flags(parser)
     args = parser.parse_args(argv)
-    cli.at_least(1, batch=args.batch)
+    rules.check_flags(args)
     cli.writable(args.out)
-    prompts = label_file.read(args.labels, args.images)
+    tally = records.tally_of(args, args.labels)
+    prompts = label_file.read(args.labels, args.images, tally, args.allow_outside)
     model, params, processor = loading.load(args.checkpoint)
     with tqdm(total=sum(len(prompt.pictures) for prompt in prompts), unit="picture", desc="encoding") as bar:
-        groups = build(model, params, processor, prompts, args.batch, args.labels, bar.update)
+        groups = build(model, params, processor, prompts, args.batch, tally, args.out, bar.update)
+    tally.close()
     cache.save(args.out, groups)
+    Unfinished.forget(args.out)
     right = groups.score >= label_file.RIGHT
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")
 

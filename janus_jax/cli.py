@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
 import traceback
-from importlib import util
+from collections.abc import Callable
+from logging import getLogger
 from pathlib import Path
 
 from absl import flags, logging
@@ -16,28 +19,25 @@ from janus_jax.errors import UserError
 
 
 def run(main, leave=sys.exit) -> None:
-    """Runs a command's main(argv); a UserError becomes one line and exit status 2. leave(status) ends the process after
-    an error; see pod.leave."""
-    logging.set_verbosity(logging.WARNING)
+    """Runs a command's main(argv); a UserError becomes one line and exit status 2, Ctrl-C one and 130. leave(status)
+    ends the process after an error; see hosts.leave."""
+    # What fails is said once, by us; orbax and its tasks would say the same, each with a traceback.
+    logging.set_verbosity(logging.FATAL)
+    getLogger("asyncio").setLevel("CRITICAL")
     try:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception:
         traceback.print_exc()
         leave(1)
-
-
-def sibling(file: str, name: str):
-    """The module of the configuration `name`.py that lies beside `file`, for one that changes it."""
-    spec = util.spec_from_file_location(name, Path(file).with_name(f"{name}.py"))
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def parse_config(argv, doc: str, workdir: bool = True):
@@ -93,20 +93,6 @@ def parse_config(argv, doc: str, workdir: bool = True):
     return config, Path(folder) if workdir else None
 
 
-def at_least(least: int, **values) -> None:
-    """Raises UserError for the first of the named flags' values that is smaller."""
-    for name, value in values.items():
-        if value < least:
-            raise UserError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
-
-
-def config_at_least(least: int, config, *names: str) -> None:
-    """The same for settings of a configuration."""
-    for name in names:
-        if config[name] < least:
-            raise UserError(f"config.{name} is {config[name]}: set --config.{name} to at least {least}")
-
-
 def writable(path, flag: str = "--out") -> None:
     """Raises UserError where a file could not be written, before the work rather than after it; flag: what to change.
     Makes nothing."""
@@ -146,18 +132,46 @@ def add_model_flags(parser) -> None:
 
 
 class Stop:
-    """True once SIGTERM or SIGINT arrived; a training loop looks at it after each step, saves and leaves."""
+    """True once SIGTERM or SIGINT arrived; a training loop looks at it after each step, saves and leaves. As a context
+    manager it gives the signals back at its end.
 
-    def __init__(self):
-        self._set = False
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._on_signal)
+    at_once: where it is a function, a signal ends the process in a line instead, after calling it: while there is
+    nothing to save yet. Python sees no signal while a program compiles, so another thread waits for it.
+    """
+
+    def __init__(self, at_once: Callable[[], None] | None = None):
+        self.at_once, self._set, self._told = at_once, False, None
+        self._before = {name: signal.signal(name, self._on_signal) for name in (signal.SIGTERM, signal.SIGINT)}
+        if at_once:
+            self._arrived, self._told = socket.socketpair()
+            self._told.setblocking(False)
+            signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def _on_signal(self, number, frame):
         self._set = True
 
+    def _watch(self):
+        with self._arrived:
+            while number := self._arrived.recv(1):
+                if number[0] in (signal.SIGTERM, signal.SIGINT) and (last := self.at_once):
+                    last()
+                    print("stopped before the first step; nothing was lost", file=sys.stderr, flush=True)
+                    os._exit(128 + number[0])
+
     def __bool__(self):
         return self._set
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.at_once = None
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+        if self._told:
+            signal.set_wakeup_fd(-1)
+            self._told.close()
 
 
 def progress(first: int, total: int, title: str, shown: bool = True):

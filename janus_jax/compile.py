@@ -20,8 +20,10 @@ import jax
 from janus_jax import cli
 from janus_jax.aot import hlo, programs, topology
 from janus_jax.errors import UserError
-from janus_jax.parallel import sharding
-from janus_jax.training import program, sft
+from janus_jax.rl.advantages import ESTIMATORS
+from janus_jax.rl.credit import CREDITS
+from janus_jax.rl.programs import PPO
+from janus_jax.training import program, settings
 
 PHASES = ("parameters", "optimizer", "cache")
 GIB = 2**30
@@ -67,9 +69,11 @@ def programs_of(config, place: topology.Topology) -> list[program.Program]:
     """All programs of the job that a configuration describes."""
     devices = topology.devices(place)
     if "buckets" in config:
-        return sft.programs(config, sharding.mesh_of(config.mesh, devices))
+        return programs.supervised(config, devices)
     if "prompts_per_step" in config:
+        settings.check_rl(config, CREDITS, (*ESTIMATORS, PPO))
         return programs.reinforcement(config, devices)
+    settings.check_drawing(config)
     return programs.generation(config, topology.devices(topology.machine(place)))
 
 

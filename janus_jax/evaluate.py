@@ -4,53 +4,64 @@
 
 Accuracy before and after introspection, per category, with standard errors clustered by prompt; repair and spoil rate;
 agreement of the model's verdicts with the verifier. The per-trajectory outcomes go to OUT with the suffix
-.trajectories.jsonl, so that evaluations can be compared pairwise (janus_jax.compare).
+.trajectories.jsonl as they come: a command that was stopped goes on there, and evaluations can be compared pairwise
+(janus_jax.compare).
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import time
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
 from janus_jax.results import scores
+from janus_jax.results.records import Records
 from janus_jax.rewards import shapes
 from janus_jax.rewards.judge import MATCH
 from janus_jax.sampling import flags
-from janus_jax.sampling.introspect import introspect
+from janus_jax.sampling.introspect import rollouts
+from janus_jax.sampling.rollout import Rollout
 from janus_jax.sequences.request import Request
 from janus_jax.shapes import text
 
 
-def evaluate(model, params, processor, prompts, samples, rounds, sampling, seed, batch, progress=None):
-    """Draws and scores. Returns (figures, outcomes): see scores.rates; outcomes are JSON-able, one per trajectory."""
-    trajectories = introspect(
-        model, params, processor, prompts, samples, rounds, sampling, seed, batch=batch, progress=progress
-    )
-    shots = [(Request(t.prompt), shot.image) for t in trajectories for shot in t.rounds]
-    judged = iter(shapes.judge(*map(list, zip(*shots, strict=True)))[MATCH] >= 0.5)
-    right = [[bool(next(judged)) for _ in t.rounds] for t in trajectories]
-    categories = [text.parse(t.prompt).category for t in trajectories]
-    verdicts = [[shot.verdict for shot in t.rounds] for t in trajectories]
-    finals = [t.final for t in trajectories]
-    figures = scores.rates([t.prompt for t in trajectories], categories, right, verdicts, finals)
-    outcomes = [
+def outcomes_of(rollout: Rollout) -> list[dict]:
+    """JSON-able outcomes of trajectories, one each, with what the verifier says of every picture."""
+    requests, pictures = map(list, zip(*rollout.pictures, strict=True))
+    right = np.zeros(rollout.verdict.shape, bool)
+    right[rollout.live] = shapes.judge(requests, pictures)[MATCH] >= 0.5
+    return [
         {
-            "prompt": t.prompt,
-            "sample": t.sample,
-            "right": r,
-            "verdicts": v,
-            "p_yes": [round(shot.p_yes, 6) for shot in t.rounds],
-            "final": f,
+            "prompt": request.prompt,
+            "sample": int(rollout.sample[i]),
+            "right": right[i, :count].tolist(),
+            "verdicts": rollout.verdict[i, :count].tolist(),
+            "p_yes": [round(float(p), 6) for p in rollout.p_yes[i, :count]],
+            "final": int(rollout.final[i]),
         }
-        for t, r, v, f in zip(trajectories, right, verdicts, finals, strict=True)
+        for i, (request, count) in enumerate(zip(rollout.requests, rollout.rounds, strict=True))
     ]
-    return figures, outcomes
+
+
+def figures_of(outcomes) -> dict:
+    """The figures of an evaluation, see scores.rates."""
+    prompts = [one["prompt"] for one in outcomes]
+    categories = [text.parse(prompt).category for prompt in prompts]
+    columns = ([one[name] for one in outcomes] for name in ("right", "verdicts", "final"))
+    return scores.rates(prompts, categories, *columns)
+
+
+def evaluate(model, params, processor, work, rounds, sampling, seed, batch):
+    """Draws and scores some work, (Request, sample)s: yields the outcomes of one chunk after another."""
+    for part in rollouts(model, params, processor, work, rounds, sampling, seed, batch=batch):
+        yield outcomes_of(part)
 
 
 def report(figures, **facts) -> dict:
@@ -101,21 +112,30 @@ def main(argv):
     flags.add_drawing(parser)
     parser.set_defaults(batch=200, max_reason_tokens=24)
     args = parser.parse_args(argv)
-    cli.at_least(1, samples=args.samples, rounds=args.rounds, prompts_per_category=args.prompts_per_category)
     sampling = flags.drawing(args)
     try:
         prompts = text.held_out_prompts(args.prompts_per_category)
     except ValueError as error:
         raise UserError(str(error)) from error
     cli.writable(args.out)
+    path = args.out.with_suffix(".trajectories.jsonl")
+    settings = {"checkpoint": str(args.checkpoint), "rounds": args.rounds, "seed": args.seed}
+    records = Records(path, settings | dataclasses.asdict(sampling))
+    there = {(one["prompt"], one["sample"]) for one in records.found}
+    work = [(Request(prompt), sample) for prompt in prompts for sample in range(args.samples)]
+    missing = [(request, sample) for request, sample in work if (request.prompt, sample) not in there]
     model, params, processor = loading.load(args.checkpoint)
     began = time.time()
-    with tqdm(total=len(prompts) * args.samples, unit="picture", desc="evaluating") as bar:
-        figures, outcomes = evaluate(
-            model, params, processor, prompts, args.samples, args.rounds, sampling, args.seed, args.batch, bar.update
-        )
+    with tqdm(total=len(work), initial=len(work) - len(missing), unit="picture", desc="evaluating") as bar:
+        if missing:
+            for outcomes in evaluate(model, params, processor, missing, args.rounds, sampling, args.seed, args.batch):
+                records.append(outcomes)
+                bar.update(len(outcomes))
+    wanted = {(request.prompt, sample): n for n, (request, sample) in enumerate(work)}
+    outcomes = [one for one in records.found if (one["prompt"], one["sample"]) in wanted]
+    outcomes.sort(key=lambda one: wanted[one["prompt"], one["sample"]])
     result = report(
-        figures,
+        figures_of(outcomes),
         suite=args.suite,
         checkpoint=str(args.checkpoint),
         rounds=args.rounds,
@@ -126,10 +146,7 @@ def main(argv):
         cfg=sampling.cfg_weight,
         temperature=sampling.temperature,
     )
-    # the report last: where it is, all is there
-    lines = "".join(json.dumps(outcome) + "\n" for outcome in outcomes)
-    cli.write(args.out.with_suffix(".trajectories.jsonl"), lines)
-    cli.write(args.out, json.dumps(result, indent=1) + "\n")
+    cli.write(args.out, json.dumps(result, indent=1) + "\n")  # last: where it is, all is there
     overall, errors = result["overall"], result["stderr"]
     print(
         f"first {overall['first']:.3f} ± {errors['first']:.3f}   "

@@ -2,13 +2,12 @@
 
     python -m janus_jax.generate --checkpoint shapes-rl --prompt "three red circles" --out out
 
-Writes OUT/images/*.png, OUT/trajectories.jsonl and OUT/storyboard.png.
+Writes OUT/images/*.png and OUT/trajectories.jsonl as it draws, and at the end OUT/storyboard.png. Stopped, the same
+command goes on with what is missing.
 """
 
 import argparse
-import json
-import shutil
-import tempfile
+import dataclasses
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,54 +15,17 @@ from tqdm import tqdm
 from janus_jax import cli
 from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
-from janus_jax.results.storyboard import storyboard
+from janus_jax.results.gallery import Gallery
 from janus_jax.sampling import flags
-from janus_jax.sampling.introspect import introspect
-
-
-def writable(out: Path) -> None:
-    """Raises UserError where `write` could not write to the folder `out`, or would have to remove pictures that are not
-    an earlier run's."""
-    cli.writable(out / "storyboard.png")
-    if (out / "images").exists() and not (out / "trajectories.jsonl").is_file():
-        raise UserError(f"{out} has images of something else: choose another --out")
-
-
-def write(out: Path, trajectories, seed: int, title: str) -> None:
-    """Writes pictures, trajectories.jsonl and storyboard.png into the folder `out`; they appear together."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".generate.", dir=out))
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
-    try:
-        (scratch / "images").mkdir()
-        index = {}
-        with open(scratch / "trajectories.jsonl", "w", encoding="utf-8") as file:
-            for t in trajectories:
-                number = index.setdefault(t.prompt, len(index))
-                lines = []
-                for turn, shot in enumerate(t.rounds):
-                    name = f"images/{number:04d}_{t.sample}_{turn}.png"
-                    shot.image.save(scratch / name)
-                    lines.append({"image": name, "verdict": shot.verdict, "p_yes": shot.p_yes, "reason": shot.reason})
-                record = {"prompt": t.prompt, "sample": t.sample, "seed": seed, "rounds": lines, "final": t.final}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        # the trajectories that were drawn again first: they are what one wants to see
-        storyboard(sorted(trajectories, key=lambda t: -len(t.rounds)), title=title).save(scratch / "storyboard.png")
-        shutil.rmtree(out / "images", ignore_errors=True)
-        for path in scratch.iterdir():
-            path.replace(out / path.name)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+from janus_jax.sampling.density import Sampling
+from janus_jax.sampling.introspect import rollouts
+from janus_jax.sequences.request import as_requests
 
 
 def read_prompts(args) -> list[str]:
     """The prompts of --prompt or --prompts. Raises UserError where the file is missing or empty."""
     if args.prompt is not None:
-        return [args.prompt]
+        return args.prompt
     try:
         lines = Path(args.prompts).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -80,34 +42,48 @@ def main(argv):
     )
     cli.add_model_flags(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompt")
+    source.add_argument("--prompt", action="append", help="what to draw; several times for several prompts")
     source.add_argument("--prompts", help="a text file, one prompt per line")
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--context", choices=("codes", "reencode"), default="codes")
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--samples", type=int, default=4, help="pictures of each prompt (4)")
+    parser.add_argument("--first-sample", type=int, default=0, help="the number of the first of them (0)")
+    parser.add_argument("--rounds", type=int, default=3, help="pictures per trajectory at most (3)")
+    parser.add_argument(
+        "--context",
+        choices=("codes", "reencode"),
+        default="codes",
+        help="what the next round sees of a picture: the sampled codes (default), or those of the decoded picture",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="a folder; what it holds already is not drawn again")
     flags.add_drawing(parser)
     args = parser.parse_args(argv)
-    cli.at_least(1, samples=args.samples, rounds=args.rounds)
     sampling, prompts = flags.drawing(args), read_prompts(args)
-    writable(args.out)
+    gallery = Gallery(args.out, settings_of(args, sampling))
+    work = [
+        (request, args.first_sample + sample)
+        for request in as_requests(dict.fromkeys(prompts))
+        for sample in range(args.samples)
+    ]
     model, params, processor = loading.load(args.checkpoint, args.dtype)
-    with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
-        trajectories = introspect(
-            model,
-            params,
-            processor,
-            prompts,
-            args.samples,
-            args.rounds,
-            sampling,
-            args.seed,
-            args.context,
-            args.batch,
-            progress=bar.update,
-        )
-    write(args.out, trajectories, args.seed, f"{args.checkpoint}: draw, look, draw again")
-    print(args.out / "storyboard.png")
+    missing = gallery.missing(work)
+    with tqdm(total=len(work), initial=len(work) - len(missing), unit="picture", desc="drawing") as bar:
+        if missing:
+            settings = {"context": args.context, "batch": args.batch}
+            for part in rollouts(model, params, processor, missing, args.rounds, sampling, args.seed, **settings):
+                gallery.add(part.trajectories(processor), args.seed)
+                bar.update(len(part))
+    print(gallery.finish(f"{args.checkpoint}: draw, look, draw again"))
+
+
+def settings_of(args, sampling: Sampling) -> dict:
+    """What determines the pictures, for the folder to remember; not how many at a time."""
+    return {
+        "checkpoint": str(args.checkpoint),
+        "dtype": args.dtype,
+        "rounds": args.rounds,
+        "context": args.context,
+        "seed": args.seed,
+        **dataclasses.asdict(sampling),
+    }
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import json
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
+from janus_jax.data import records
 from janus_jax.data.pairs import read_pairs
 from janus_jax.errors import UserError
 from janus_jax.sampling import flags
@@ -31,6 +32,7 @@ def main(argv):
     source.add_argument("--pairs", metavar="FILE.jsonl")
     parser.add_argument("--prompt", help="what the picture of --image should show")
     parser.add_argument("--batch", type=int, default=8, help="pictures at a time")
+    records.add_flags(parser)
     flags.add_speaking(parser, GREEDY_VERDICT.max_reason_tokens)
     args = parser.parse_args(argv)
     if (args.image is None) != (args.prompt is None):
@@ -38,8 +40,11 @@ def main(argv):
     if args.batch < 1:
         raise UserError("--batch must be at least 1")
     sampling = flags.speaking(args)
-    pairs = [pair[:2] for pair in read_pairs(args.pairs)] if args.pairs else [(args.image, args.prompt)]
-    if args.image:
+    if args.pairs:
+        read = read_pairs(args.pairs, tally=records.tally_of(args, args.pairs), allow_outside=args.allow_outside)
+        pairs = [pair[:2] for pair in read]
+    else:
+        pairs = [(args.image, args.prompt)]
         images.read(args.image)
     model, params, processor = loading.load(args.checkpoint, args.dtype)
     for _, prompt in pairs:

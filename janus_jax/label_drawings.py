@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli
+from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
 from janus_jax.data import cache, labels
 from janus_jax.errors import UserError
-from janus_jax.sampling import decode
 from janus_jax.sampling.defaults import sampling_of
 from janus_jax.sampling.density import Sampling
-from janus_jax.sequences import images, tokens
+from janus_jax.sampling.introspect import pictures
 
 
 def paint(model, params, processor, prompts, sampling: Sampling, seed: int, number: int, batch: int, progress=None):
@@ -27,22 +26,12 @@ def paint(model, params, processor, prompts, sampling: Sampling, seed: int, numb
 
     batch: prompts drawn together. progress: called with the number of finished pictures after each batch.
     """
-    pad = processor.special.pad
-    ids = [tokens.prompt_ids(processor.tokenizer, prompt) for prompt in prompts]
-    length = max(map(len, ids))
-    guided = sampling.cfg_weight != 1.0
-    drawn = []
-    for begin in range(0, len(prompts), batch):
-        rows = np.minimum(np.arange(begin, begin + batch), len(prompts) - 1)  # one shape for all batches
-        texts, slots = [ids[i] for i in rows], length + model.cfg.vq.tokens
-        painter, hidden = decode.start_painter(model, params, texts, pad, length, slots, guided)
-        keys = np.stack([decode.row_key(seed, prompts[i], number, 0) for i in rows])
-        _, codes, _ = decode.draw(model, params, painter, hidden, keys, sampling, guided)
-        live = min(batch, len(prompts) - begin)
-        drawn.append((np.asarray(codes)[:live], images.to_uint8(decode.decode_codes(model, params, codes))[:live]))
+    parts = []
+    for part in pictures(model, params, processor, prompts, number, sampling, seed, batch):
+        parts.append(part)
         if progress:
-            progress(live)
-    codes, pixels = zip(*drawn, strict=True)
+            progress(len(part[0]))
+    codes, pixels = zip(*parts, strict=True)
     return np.concatenate(codes), np.concatenate(pixels)
 
 
@@ -60,8 +49,7 @@ def main(argv):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=200)
     args = parser.parse_args(argv)
-    cli.at_least(1, samples=args.samples, batch=args.batch)
-    cli.at_least(0, seed=args.seed)
+    rules.check_flags(args)
     cli.writable(args.out)
     groups = cache.join(map(cache.load, args.cache))
     model, params, processor = loading.load(args.checkpoint)
@@ -73,14 +61,14 @@ def main(argv):
     sampling = sampling_of(args.checkpoint, temperature=1.0, **({} if args.cfg is None else {"cfg_weight": args.cfg}))
     prompts = [str(prompt) for prompt in groups.prompts]
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
-        pictures = [
+        drawn = [
             paint(model, params, processor, prompts, sampling, args.seed, number, args.batch, bar.update)
             for number in range(args.samples)
         ]
-    codes, pixels = (np.stack(arrays, axis=1) for arrays in zip(*pictures, strict=True))
-    drawn = labels.label(np.random.default_rng(args.seed), prompts, codes, pixels)
-    cache.save(args.out, cache.merge(groups, drawn))
-    print(f"{len(drawn.score)} pictures drawn and kept, {(drawn.score >= 0.8).mean():.3f} of them right")
+    codes, pixels = (np.stack(arrays, axis=1) for arrays in zip(*drawn, strict=True))
+    labelled = labels.label(np.random.default_rng(args.seed), prompts, codes, pixels)
+    cache.save(args.out, cache.merge(groups, labelled))
+    print(f"{len(labelled.score)} pictures drawn and kept, {(labelled.score >= 0.8).mean():.3f} of them right")
 
 
 if __name__ == "__main__":

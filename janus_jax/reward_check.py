@@ -13,69 +13,17 @@ import sys
 import time
 
 import numpy as np
-from PIL import Image
 
 from janus_jax import cli
 from janus_jax.errors import UserError
-from janus_jax.rewards import settings, shapes
+from janus_jax.rewards import probes, settings
 from janus_jax.rewards.endpoint import UNUSABLE
 from janus_jax.rewards.judge import FOLLOWING, PRESERVING, combine
-from janus_jax.sequences.request import Request
-from janus_jax.shapes import edit, text
-from janus_jax.shapes.render import render
-from janus_jax.shapes.scene import Scene, compose, near_miss
-from janus_jax.shapes.verify import Reading, matches
 
-SIDE = 256  # pixels: enough for any judge's eye
-PAIRS = 24  # of a right and a wrong picture for the same prompt, four per category
 ONE_BY_ONE = 20  # pictures timed alone
 MOST_MISSING = 0.1  # share of rewards: a healthy endpoint loses next to none
 # Of the pairs, how many must be in order; a judge that guesses is under it in 99 of 100 checks (24 fair coins)
 IN_ORDER = 0.75
-
-
-def pairs(seed: int = 0):
-    """(requests, pictures) of PAIRS pairs, a right picture at the even places and a wrong one after it."""
-    rng = np.random.default_rng(seed)
-    requests, pictures = [], []
-    while len(requests) < 2 * PAIRS:
-        prompt = text.train_prompt(rng, text.CATEGORIES[len(requests) // 2 % len(text.CATEGORIES)])
-        ask = text.parse(prompt)
-        right, wrong = compose(rng, ask), near_miss(rng, ask)
-        if matches(ask, Reading(wrong.items)):  # an uncoloured prompt forgives a change of colour, for one
-            continue
-        requests += [Request(prompt)] * 2
-        pictures += [Image.fromarray(render(scene, SIDE, rng)) for scene in (right, wrong)]
-    return requests, pictures
-
-
-def edit_pairs(seed: int = 0):
-    """The same of edits, the right picture of a pair the true target. The wrong one of the first half of the pairs is
-    the source as it was, which follows nothing; of the second half the target without an object that the instruction
-    has no business with."""
-    rng = np.random.default_rng(seed)
-    requests, pictures = [], []
-    while len(requests) < 2 * PAIRS:
-        kind = edit.KINDS[len(requests) // 2 % len(edit.KINDS)]
-        asked = edit.random_edit(rng, kind)
-        source, right = edit.draw(asked, SIDE, rng)
-        wrong = source
-        if len(requests) >= PAIRS:
-            others = [item for item in asked.target.items if item in asked.source.items]
-            if not others:
-                continue
-            kept = tuple(item for item in asked.target.items if item is not others[0])
-            wrong = render(Scene(kept, asked.target.background), SIDE, rng)
-        pair = [Image.fromarray(pixels) for pixels in (right, wrong)]
-        twice = [Request(asked.instruction, Image.fromarray(source))] * 2
-        try:
-            judged = shapes.judge(twice, pair)
-        except UserError:  # what touches in the source cannot be told apart
-            continue
-        if sum(scores[0] for scores in judged.values()) == 2 > sum(scores[1] for scores in judged.values()):
-            requests += twice
-            pictures += pair
-    return requests, pictures
 
 
 def report(good: bool, check: str, line: str) -> bool:
@@ -86,6 +34,8 @@ def report(good: bool, check: str, line: str) -> bool:
 
 def mend(error: str, place: str) -> str:
     """What a failure asks for, where it can be told from its reason."""
+    if any(word in error.lower() for word in ("content_filter", "content filter", "content_policy", "content policy")):
+        return "; the server filters contents: turn that off, or have another server judge"
     hints = {
         "HTTP 401": f"is {place}.api_key_env right?",
         "HTTP 403": f"is {place}.api_key_env right?",
@@ -93,6 +43,8 @@ def mend(error: str, place: str) -> str:
         "no answer within": f"raise {place}.timeout_s, or lower {place}.concurrency",
         "no answer: ": f"does the server run at {place}.url?",
     }
+    if "max_completion_tokens" in error:
+        return f"; set {place}.limit_name to max_completion_tokens"
     return "".join(f"; {hint}" for start, hint in hints.items() if error.startswith(start))
 
 
@@ -107,7 +59,8 @@ def check_part(reward: dict, place: str, requests, pictures):
         return report(False, f"{place}: answers", first.first_error + mend(first.first_error, place)), None
     if first.missing:
         report(True, f"{place}: answers", f"{part['url']} does")
-        return report(False, score, first.first_error.removeprefix(UNUSABLE)), None
+        why = first.first_error.removeprefix(UNUSABLE)
+        return report(False, score, why + mend(why, place)), None
 
     alone = []
     for n in range(ONE_BY_ONE):
@@ -127,7 +80,8 @@ def check_part(reward: dict, place: str, requests, pictures):
         f"{place}: answers",
         f"{count - len(silent)} of {count} questions about pictures have an answer{why}",
     )
-    why = f"; the first without: {unusable[0].removeprefix(UNUSABLE)}" if unusable else ""
+    why = unusable[0].removeprefix(UNUSABLE) if unusable else ""
+    why = f"; the first without: {why}{mend(why, place)}" if why else ""
     usable &= report(
         len(unusable) <= MOST_MISSING * count,
         score,
@@ -167,7 +121,7 @@ def check(reward: dict, edits: bool = False) -> bool:
     """All checks of config.reward, as a judge of edits or of pictures of a prompt. Returns whether the reward is
     usable. Raises UserError before anything is asked, or where a plain function is no judge."""
     judge, weights = settings.make_judge(reward), settings.complete(reward)["weights"]
-    requests, pictures = edit_pairs() if edits else pairs()
+    requests, pictures = probes.edits() if edits else probes.drawings()
     parts = settings.leaves(reward)
     outcomes = [check_part(part, place, requests, pictures) for place, part in parts]
     if any(judged is None for _, judged in outcomes):
@@ -177,7 +131,7 @@ def check(reward: dict, edits: bool = False) -> bool:
     else:  # the sum is asked for anew, by the very judge that the training will have
         usable, whole = all(good for good, _ in outcomes), judge(requests, pictures)
     if edits:  # each score by the pairs that are wrong in it alone
-        for name, half in ((FOLLOWING, slice(None, PAIRS)), (PRESERVING, slice(PAIRS, None))):
+        for name, half in ((FOLLOWING, slice(None, probes.PAIRS)), (PRESERVING, slice(probes.PAIRS, None))):
             if name in whole:
                 usable &= check_order(whole[name][half], f"order of {name}")
     return check_order(combine(whole, weights)) and usable

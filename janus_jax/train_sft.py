@@ -12,11 +12,16 @@ from janus_jax.checkpoints import loading
 from janus_jax.data import cache, mixture
 from janus_jax.errors import UserError
 from janus_jax.models.janus import Janus, init_params
-from janus_jax.parallel import hosts, sharding
+from janus_jax.parallel import agree, hosts, sharding, shards
+from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.tokens import Tokenizer
 from janus_jax.shapes.vocabulary import train_tokenizer
-from janus_jax.training import sft
-from janus_jax.training.loop import fit
+from janus_jax.training import lock, settings, sft
+from janus_jax.training.loop import AHEAD, fit, supervised
+from janus_jax.training.workdir import same_settings
+
+# What a training may be resumed with otherwise: how long, how often, where, and what its model says of drawing.
+MAY_CHANGE = ("steps", "log_every", "save_every", "mesh", "micro_batches", "cfg_weight", "temperature")
 
 
 def world_tokenizer(workdir) -> Tokenizer:
@@ -35,7 +40,7 @@ def world_tokenizer(workdir) -> Tokenizer:
         except OSError as error:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
 
-    hosts.first(write)
+    agree.first(write)
     return Tokenizer.from_folder(workdir)
 
 
@@ -63,28 +68,29 @@ def initial_model(config, mesh, workdir):
     return model, params, loading.processor_of(cfg, world_tokenizer(workdir))
 
 
+def dataset_of(config, buckets, by_row, model, processor, groups):
+    """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket."""
+    grammar = Grammar.of(model.cfg, processor.tokenizer)
+    maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right)
+    mine = [shards.rows(by_row, bucket.rows) for bucket in buckets]
+    return mixture.steps(maker, buckets, config.seed, config.steps, mine)
+
+
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
-    sft.check(config)
+    settings.check_sft(config)
     hosts.start(config)
     mesh = sharding.mesh_of(config.mesh)
     buckets = sft.buckets_of(config, mesh)
-    with jax.set_mesh(mesh):
+    with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh):
+        same_settings(workdir, config, MAY_CHANGE)
         groups = cache.load(config.cache)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = sft.build(config, model, params, mesh)
         given = [params]  # away: the state is a copy, and two would not fit
         del params
-        maker = mixture.RowMaker(
-            groups, processor.tokenizer, model.cfg.siglip.tokens, config.drop_prompt, config.judged_right
-        )
-        mine = [hosts.rows(by_row, bucket.rows) for bucket in buckets]
-        dataset = mixture.steps(maker, buckets, config.seed, config.steps, mine)
-
-        def place(batch):
-            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
-
-        state, finished = fit(workdir, "sft", built, given.pop, dataset, place, config, cli.Stop())
+        job = supervised(built, given, dataset_of(config, buckets, by_row, model, processor, groups), by_row)
+        state, finished = fit(workdir, "sft", job, config, stop, log_every=config.log_every, ahead=AHEAD)
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
             loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)

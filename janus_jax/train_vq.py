@@ -13,11 +13,13 @@ Resumes from the workdir by itself; the finished tokenizer is DIR/model.
 """
 
 import dataclasses
-from types import SimpleNamespace
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from scipy.cluster.vq import kmeans2
 
 from janus_jax import cli
@@ -25,12 +27,14 @@ from janus_jax.checkpoints.model_folder import save_model
 from janus_jax.data import pictures
 from janus_jax.errors import UserError
 from janus_jax.models.vq import VQ, VQConfig, unit
-from janus_jax.parallel import hosts
+from janus_jax.parallel import agree, hosts, shards
 from janus_jax.parallel.sharding import make_mesh
 from janus_jax.shapes import text, verify
-from janus_jax.training import optim
+from janus_jax.training import lock, optim
 from janus_jax.training import step as train_step
-from janus_jax.training.loop import fit
+from janus_jax.training.loop import AHEAD, Job, fit, supervised
+from janus_jax.training.settings import check_vq
+from janus_jax.training.workdir import FILE, same_settings
 
 
 def make_forward(model: VQ, quantised: bool):
@@ -134,76 +138,97 @@ def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1, 
     return float(np.mean([verify.matches(ask, verify.read(p)) for ask, p in zip(asks, decoded, strict=True)]))
 
 
+PHASES = ("continuous", "codes", "merged")
+
+
+class Place(NamedTuple):
+    """Where the training takes place. by_row: of a batch; whole: of what every process of a pod can read."""
+
+    workdir: Path
+    mesh: jax.sharding.Mesh
+    by_row: jax.sharding.NamedSharding
+    whole: jax.sharding.NamedSharding
+
+
+def phase(config, place: Place, index: int, model: VQ, params) -> tuple[Path, Job, ConfigDict]:
+    """(workdir, job, settings) of one phase that begins with `params`. Raises UserError where it was begun with other
+    settings; its steps are final once a later phase has begun."""
+    workdir, quantised = place.workdir / PHASES[index], index > 0
+    settings = ConfigDict(config.to_dict())
+    for key in ("steps", "learning_rates", "entropy"):  # one for each phase
+        del settings[key]
+        settings[key] = config[key][index]
+    over = any((place.workdir / later / FILE).exists() for later in PHASES[index + 1 :])
+    same_settings(workdir, settings, ("log_every", "save_every") + (() if over else ("steps",)))
+    schedule = optim.warmup_cosine(settings.learning_rates, config.final_learning_rate, config.warmup, settings.steps)
+    built = train_step.build(
+        make_forward(model, quantised),
+        make_loss(quantised, config.commitment, settings.entropy, config.temperature),
+        optim.adamw(schedule, weight_decay=config.weight_decay),
+        params,
+        train_step.trainable_leaves(params, ("codebook",) if PHASES[index] == "merged" else ()),
+        place.mesh,
+        place.by_row,
+        rules=((r".*", jax.sharding.PartitionSpec()),),
+    )
+    rows, seed = shards.rows(place.by_row, config.batch), config.seed + 2 * index
+    dataset = pictures.batches(config.pictures, model.cfg.image_size, config.batch, seed, rows)
+    return workdir, supervised(built, [params], dataset, place.by_row), settings
+
+
+def with_codebook(config, place: Place, model: VQ, params, held):
+    """The parameters with a codebook of k-means over the latents of some pictures `held` f32[N,s,s,3]."""
+    encode = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")), out_shardings=place.whole)
+    latents = np.asarray(encode(params, held[:256]))
+    return {**params, "codebook": agree.same(kmeans_codebook(latents, model.cfg.codebook_size, config.seed))}
+
+
+def with_one_ground(place: Place, model: VQ, params, held):
+    """The parameters with one code for plain ground, as it is found in pictures `held`."""
+    encode = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode_codes"), out_shardings=place.whole)
+    codes = np.asarray(encode(params, held))
+    codebook, merged = merge_ground(
+        np.asarray(params["codebook"]), codes, np.round((held + 1) * 127.5).astype(np.uint8)
+    )
+    if agree.is_first():
+        print(f"merged {merged} codes of plain ground into one")
+    return {**params, "codebook": agree.same(codebook)}
+
+
+def train(config, place: Place, model: VQ, stop) -> None:
+    """Runs the three phases on a mesh in the context, and writes the tokenizer."""
+    sample = jnp.zeros((1, model.cfg.image_size, model.cfg.image_size, 3))
+    params = jax.jit(model.init)(jax.random.key(config.seed), sample)["params"]
+    params = jax.tree.map(np.asarray, params)  # the same on all processes
+    held = next(iter(pictures.batches(config.pictures, model.cfg.image_size, 512, config.seed + 1)))
+    for index, name in enumerate(PHASES):
+        if name == "codes":
+            params = with_codebook(config, place, model, params, held)
+        if name == "merged":
+            params = with_one_ground(place, model, params, held)
+        workdir, job, settings = phase(config, place, index, model, params)
+        state, finished = fit(workdir, name, job, settings, stop, log_every=config.log_every, ahead=AHEAD)
+        if not finished:
+            return
+        params = state.params
+    save_model(place.workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(model.cfg)}, params, {})
+    accepted = verifier_cap(model, params, model.cfg.image_size, whole=place.whole)
+    if agree.is_first():
+        print(f"verifier accepts {accepted:.4f} of reconstructed right pictures")
+
+
 def main(argv):
     config, workdir = cli.parse_config(argv, __doc__)
+    check_vq(config)
     hosts.start(config)
-    cfg = VQConfig(**config.vq)
-    model = VQ(cfg)
-    mesh = make_mesh(jax.device_count(), 1, 1)
-    by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     if config.batch % jax.device_count():
         raise UserError(
             f"a batch of {config.batch} does not divide by {jax.device_count()} devices: change --config.batch"
         )
-
-    def place(batch):
-        return jax.make_array_from_process_local_data(by_row, batch)
-
-    stop = cli.Stop()  # of all phases: a signal may come between two
-
-    def phase(index, name, params, quantised, frozen=()):
-        """Trains one phase from `params`, or from where it was left: (params, finished)."""
-        settings = SimpleNamespace(steps=config.steps[index], log_every=config.log_every, save_every=config.save_every)
-        schedule = optim.warmup_cosine(
-            config.learning_rates[index], config.final_learning_rate, config.warmup, settings.steps
-        )
-        tx = optim.adamw(schedule, weight_decay=config.weight_decay)
-        trainable = train_step.trainable_leaves(params, frozen)
-        replicate = ((r".*", jax.sharding.PartitionSpec()),)
-        built = train_step.build(
-            make_forward(model, quantised),
-            make_loss(quantised, config.commitment, config.entropy[index], config.temperature),
-            tx,
-            params,
-            trainable,
-            mesh,
-            by_row,
-            rules=replicate,
-        )
-        mine = hosts.rows(by_row, config.batch)
-        dataset = pictures.batches(config.pictures, cfg.image_size, config.batch, config.seed + 2 * index, mine)
-        state, finished = fit(workdir / name, name, built, lambda: params, dataset, place, settings, stop)
-        return state.params, finished
-
-    with jax.set_mesh(mesh):
-        sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
-        params = jax.jit(model.init)(jax.random.key(config.seed), sample)["params"]
-        params = jax.tree.map(np.asarray, params)  # the same on all processes
-        held = next(iter(pictures.batches(config.pictures, cfg.image_size, 512, config.seed + 1)))
-        params, finished = phase(0, "continuous", params, quantised=False)
-        if finished:
-            encode = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")), out_shardings=whole)
-            latents = np.asarray(encode(params, held[:256]))
-            params = {**params, "codebook": hosts.same(kmeans_codebook(latents, cfg.codebook_size, config.seed))}
-            params, finished = phase(1, "codes", params, quantised=True)
-        if finished:
-            encode_codes = jax.jit(
-                lambda p, x: model.apply({"params": p}, x, method="encode_codes"), out_shardings=whole
-            )
-            codes = encode_codes(params, held)
-            as_drawn = np.round((held + 1) * 127.5).astype(np.uint8)
-            codebook, merged = merge_ground(np.asarray(params["codebook"]), np.asarray(codes), as_drawn)
-            if hosts.is_first():
-                print(f"merged {merged} codes of plain ground into one")
-            params, finished = phase(
-                2, "merged", {**params, "codebook": hosts.same(codebook)}, quantised=True, frozen=("codebook",)
-            )
-        if finished:
-            save_model(workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(cfg)}, params, {})
-            accepted = verifier_cap(model, params, cfg.image_size, whole=whole)
-            if hosts.is_first():
-                print(f"verifier accepts {accepted:.4f} of reconstructed right pictures")
+    mesh = make_mesh(jax.device_count(), 1, 1)
+    places = [jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (["data"], [])]
+    with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh):
+        train(config, Place(workdir, mesh, *places), VQ(VQConfig(**config.vq)), stop)
 
 
 if __name__ == "__main__":

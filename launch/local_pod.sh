@@ -8,6 +8,7 @@
 # XLA_FLAGS=--xla_force_host_platform_device_count=2. JAX_PLATFORMS=cpu is the default.
 set -euo pipefail
 
+MOST=256 # processes: each takes a Python of its own
 GRACE=10 # seconds that the others have after a death: they can save nothing without it
 
 say() { printf 'local_pod.sh: %s\n' "$*" >&2; }
@@ -16,7 +17,7 @@ refuse() {
   exit 2
 }
 
-# Two ports side by side where nobody listens: jax's coordinator, and the meeting before it.
+# Two ports side by side where nobody listens: jax's coordinator, and the roll call before it.
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 free_port() {
   local port
@@ -37,13 +38,15 @@ how() { # STATUS
 
 count="${1:-}"
 [[ "$count" =~ ^[1-9][0-9]*$ ]] || refuse "how many processes? launch/local_pod.sh N COMMAND..."
+((${#count} <= 3 && count <= MOST)) || refuse "$count processes on one machine? launch/local_pod.sh N COMMAND..., N up to $MOST"
 shift
 (($# > 0)) || refuse "which command? launch/local_pod.sh N COMMAND..."
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || refuse "this needs bash 5.1 or later"
 
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" JAX_NUM_PROCESSES="$count" PYTHONUNBUFFERED=1
 JAX_COORDINATOR_ADDRESS="127.0.0.1:$(free_port)"
-export JAX_COORDINATOR_ADDRESS
+JANUS_POD_TOKEN="$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" # strangers at these ports do not know it
+export JAX_COORDINATOR_ADDRESS JANUS_POD_TOKEN
 
 declare -A number=() # of the processes that are left, by process group
 prefixers=()

@@ -6,8 +6,13 @@ import os
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import dataclasses
+import io
+
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,3 +25,26 @@ def quick_compiles():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The micro world, (folder of a picture tokenizer, cache file): the shipped model's, and two dozen prompts."""
+    # the package is imported by those who need it: some tests say what importing it costs
+    from janus_jax import cache_codes
+    from janus_jax.checkpoints import loading, model_folder
+    from janus_jax.data import cache, shapes_dataset
+    from janus_jax.shapes import text
+
+    folder = tmp_path_factory.mktemp("world")
+    model, params, _ = loading.load("shapes-sft")
+    vq = {"kind": "vq", "vq": dataclasses.asdict(model.cfg.vq)}
+    model_folder.save_model(folder / "vq", vq, params["vq"], {})
+    rng = np.random.default_rng(0)
+    builder = shapes_dataset.Shapes.__new__(shapes_dataset.Shapes)  # only its generator is used
+    source = []
+    for _, example in builder._generate_examples([text.train_prompt(rng) for _ in range(24)], 1):
+        pictures = np.stack([np.asarray(Image.open(io.BytesIO(p["image"]))) for p in example["pictures"]])
+        source.append({"prompt": example["prompt"].encode(), "pictures": {"image": pictures}})
+    cache.save(folder / "cache.npz", cache_codes.build(*loading.load_vq(folder / "vq"), source))
+    return folder / "vq", folder / "cache.npz"

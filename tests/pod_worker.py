@@ -6,7 +6,6 @@ batch. So the trained parameter itself says what was lost or seen twice, whateve
 
 import argparse
 import time
-from types import SimpleNamespace
 
 import grain
 import jax
@@ -19,7 +18,7 @@ from janus_jax import cli
 from janus_jax.checkpoints.model_folder import save_model
 from janus_jax.parallel import hosts, sharding
 from janus_jax.training import step as train_step
-from janus_jax.training.loop import fit
+from janus_jax.training.loop import AHEAD, fit, supervised
 
 ROWS, STEPS = 8, 20
 RULES = ((r"seen", jax.sharding.PartitionSpec(("data", "fsdp"))),)
@@ -66,12 +65,9 @@ def main(argv):
             by_row,
             rules=RULES,
         )
-        config = SimpleNamespace(steps=STEPS, log_every=1, save_every=4)
-
-        def place(batch):
-            return jax.make_array_from_process_local_data(by_row, batch)
-
-        state, finished = fit(flags.workdir, "count", built, lambda: params, dataset, place, config, cli.Stop())
+        config = ConfigDict({"steps": STEPS, "save_every": 4})
+        job = supervised(built, [params], dataset, by_row)
+        state, finished = fit(flags.workdir, "count", job, config, cli.Stop(), ahead=AHEAD)
         if finished:
             save_model(f"{flags.workdir}/model", {"kind": "count"}, state.params, {})
 

@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
+from commands import refused
+from evaluations import evaluation
 from ml_collections import ConfigDict
-from test_commands import refused
-from test_compare import evaluation
 
 from janus_jax import ablate
 from janus_jax.errors import UserError

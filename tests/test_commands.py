@@ -1,28 +1,19 @@
 """Bad input to the commands: one clear line that names the mend, exit status 2, nothing half-written."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import CONFIGS, refused
 
-from janus_jax import cache_codes, evaluate, generate, train_rl, train_sft, train_vq
+from janus_jax import cache_codes, cli, evaluate, generate, train_rl, train_sft, train_vq
 from janus_jax.data import cache
-from janus_jax.errors import UserError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 SFT, RL, VQ = (str(CONFIGS / name) for name in ("shapes_sft.py", "shapes_rl.py", "shapes_vq.py"))
-
-
-def refused(main, *argv):
-    """The one line with which a command refuses its input."""
-    with pytest.raises(UserError) as caught:
-        main([str(arg) for arg in argv])
-    line = str(caught.value)
-    assert line and "\n" not in line
-    return line
 
 
 @pytest.mark.parametrize("main", [train_vq.main, train_sft.main, train_rl.main])
@@ -76,7 +67,7 @@ def test_another_size(tmp_path):
 
 @pytest.mark.parametrize(
     "prompt, words",
-    [("   ", "empty"), ("a red circle and " * 80, "shorten"), ("", "empty")],
+    [("   ", "empty"), ("a red circle and " * 800, "positions"), ("", "empty")],
     ids=["blank", "long", "none"],
 )
 def test_prompts(prompt, words, tmp_path):
@@ -109,7 +100,7 @@ def test_unwritable_output(tmp_path):
         ("--config.mesh=(3,1,1)", "devices"),
         ("--config.prompts_per_step=3", "divide"),
         ("--config.credit=magic", "credit"),
-        ("--config.rounds=3", "two rounds"),
+        ("--config.rounds=3", "about 2 rounds"),
         ("--config.group=1", "group"),
         ("--config.min_group=9", "min_group"),
         ("--config.estimator=magic", "grpo, rloo, dr_grpo, ppo"),
@@ -135,6 +126,74 @@ def test_rl_settings(flag, words, tmp_path):
     line = refused(train_rl.main, *flags, "--config.init=shapes-sft", flag, *rest)
     assert words in line
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "main, config, flag",
+    [
+        (train_sft.main, SFT, "--config.learning_rate=nan"),
+        (train_sft.main, SFT, "--config.buckets=()"),
+        (train_rl.main, RL, "--config.most_missing=nan"),
+        (train_vq.main, VQ, "--config.weight_decay=inf"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_loaded(main, config, flag, tmp_path):
+    line = refused(main, "--config", config, "--workdir", tmp_path / "w", flag)
+    assert flag.split("=")[0].removeprefix("--") in line
+    assert not (tmp_path / "w").exists()
+
+
+WAITING = """
+import ctypes, signal, time
+from janus_jax import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
+def main(argv):
+  with cli.Stop(lambda: print("given up", flush=True)) as stop:
+    if argv:
+        stop.at_once = None
+    print("ready", flush=True)
+    if argv:
+        while not stop:
+            time.sleep(0.01)
+        print("saved", flush=True)
+    else:  # as a compilation does: the main thread is in C, without the GIL, and goes on where a signal arrives
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            ctypes.CDLL(None).usleep(100_000)
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("begun", [False, True])
+def test_signals(number, begun):
+    """Before the first step a signal ends the process in a line; after it the loop sees it."""
+    line = [sys.executable, "-c", WAITING, *(["begun"] if begun else [])]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=8)
+    if begun:
+        assert (process.returncode, said, errors) == (0, "saved\n", "")
+    else:
+        assert (process.returncode, said) == (128 + number, "given up\n")
+        assert errors == "stopped before the first step; nothing was lost\n"
+
+
+def test_signals_are_given_back():
+    before = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)]
+    with cli.Stop(lambda: None) as stop:
+        assert signal.getsignal(signal.SIGTERM) == stop._on_signal
+    assert [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_ctrl_c_is_a_line():
+    code = "from janus_jax import cli\ndef main(argv): raise KeyboardInterrupt\ncli.run(main)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, "stopped\n")
 
 
 def test_a_bucket_is_no_workdir():

@@ -1,9 +1,11 @@
 """The shipped configurations of real models: slices by name, one or several."""
 
+import runpy
+
 import pytest
 
 from janus_jax import cli
-from janus_jax.rl.objective import check_rows
+from janus_jax.rl.programs import check_rows
 from janus_jax.training.sft import buckets_of
 
 JOBS = ("1b_sft", "7b_sft", "1b_rl", "7b_rl")
@@ -14,7 +16,7 @@ def configured(job, place):
 
 
 def slices_of(job):
-    return cli.sibling("configs/any.py", f"janus_pro_{job}").SLICES
+    return runpy.run_path(f"configs/janus_pro_{job}.py")["SLICES"]
 
 
 class Shape:

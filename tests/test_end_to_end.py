@@ -1,100 +1,20 @@
 """The recipe on a micro world: stage 1, stage 2, generate; and a training that is killed goes on as if it had not
 been."""
 
-import dataclasses
-import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import faulty_judge
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from commands import command, environment, metrics, rl_flags, sft_flags
 
-from janus_jax import cache_codes
 from janus_jax.checkpoints import loading, model_folder
-from janus_jax.data import cache, shapes_dataset
-from janus_jax.shapes import text
-
-ROOT = Path(__file__).parent.parent
-MICRO = str(Path(__file__).parent / "configs" / "micro_sft.py")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """(folder of a picture tokenizer, cache file): the shipped model's tokenizer, and two dozen labelled prompts."""
-    folder = tmp_path_factory.mktemp("world")
-    model, params, _ = loading.load("shapes-sft")
-    vq = {"kind": "vq", "vq": dataclasses.asdict(model.cfg.vq)}
-    model_folder.save_model(folder / "vq", vq, params["vq"], {})
-    rng = np.random.default_rng(0)
-    builder = shapes_dataset.Shapes.__new__(shapes_dataset.Shapes)  # only its generator is used
-    source = []
-    for _, example in builder._generate_examples([text.train_prompt(rng) for _ in range(24)], 1):
-        pictures = np.stack([np.asarray(Image.open(io.BytesIO(p["image"]))) for p in example["pictures"]])
-        source.append({"prompt": example["prompt"].encode(), "pictures": {"image": pictures}})
-    cache.save(folder / "cache.npz", cache_codes.build(*loading.load_vq(folder / "vq"), source))
-    return folder / "vq", folder / "cache.npz"
-
-
-def metrics(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def sft_flags(world, workdir):
-    vq, labelled = world
-    return ["--config", MICRO, "--workdir", str(workdir), f"--config.vq={vq}", f"--config.cache={labelled}"]
-
-
-def environment(tmp_path):
-    """One CPU device, as on a user's machine, and a compilation cache that the commands of a test share."""
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
-def on_eight_devices(tmp_path, alone=environment):
-    return {**alone(tmp_path), "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-
-
-def command(tmp_path, module, *flags):
-    """Runs a command to its end, which must be a good one."""
-    line = [sys.executable, "-m", f"janus_jax.{module}", *map(str, flags)]
-    run = subprocess.run(line, env=environment(tmp_path), capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr
-
-
-RL = {
-    "group": 4,
-    "prompts_per_step": 4,
-    "max_reason_tokens": 6,
-    "learning_rate": 3e-3,
-    "turn_learning_rate": 3e-3,
-    "final_learning_rate": 3e-3,
-    "warmup": 1,
-    "beta": 0.0,
-    "rounds": 2,
-    "storyboard_every": 5,
-    "retention_every": 5,
-    "retention_prompts": 4,
-    "credit": "released/own_prompt",
-}
-
-
-def rl_flags(workdir, **changed):
-    settings = [f"--config.{key}={value}" for key, value in {**RL, **changed}.items()]
-    return ["--config", str(ROOT / "configs" / "shapes_rl.py"), "--workdir", str(workdir), *settings]
 
 
 def test_recipe(world, tmp_path):
@@ -154,11 +74,10 @@ def trained(world, tmp_path_factory):
     ],
     ids=lambda settings: "-".join(map(str, settings.values())).replace("/", "_"),
 )
-def test_choices_of_stage_2(settings, trained, tmp_path, monkeypatch):
+def test_choices_of_stage_2(settings, trained, tmp_path):
     """Every credit, estimator, judge and a mesh: a rollout, and steps on the very density that was sampled."""
-    if "mesh" in settings:
-        monkeypatch.setitem(globals(), "environment", on_eight_devices)
-    command(tmp_path, "train_rl", *rl_flags(tmp_path / "rl", init=trained, **{"steps": 2, "warmup": 0, **settings}))
+    flags = rl_flags(tmp_path / "rl", init=trained, **{"steps": 2, "warmup": 0, **settings})
+    command(tmp_path, "train_rl", *flags, devices=8 if "mesh" in settings else 1)
     lines = metrics(tmp_path / "rl")
     assert [line["step"] for line in lines] == [1, 2]
     for line in lines:
@@ -211,11 +130,11 @@ def test_killed_and_resumed(stage, world, trained, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ends_well(start(whole))
 
-    def sealed():
-        return len(list(cut.glob("checkpoints/*/manifest.json")))
+    def saved():
+        return len(list(cut.glob("checkpoints/*/commit_success.txt")))
 
     process = start(cut)
-    when(lambda: sealed() >= 1, process)
+    when(lambda: saved() >= 1, process)
     process.kill()
     process.wait()
     assert not (cut / "model").exists()
@@ -234,7 +153,7 @@ def test_killed_and_resumed(stage, world, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_resumed_on_another_mesh(trained, tmp_path, monkeypatch):
+def test_resumed_on_another_mesh(trained, tmp_path):
     """Four steps, then four on eight devices, like eight on one: a rollout in flight and the reference move, too."""
     settings = {"steps": 8, "save_every": 4, "updates": 2, "ahead": True, "refresh_every": 3}
     settings |= {"learning_rate": 1e-3, "init": trained}
@@ -244,8 +163,7 @@ def test_resumed_on_another_mesh(trained, tmp_path, monkeypatch):
     shutil.rmtree(moved / "checkpoints" / "8")
     shutil.rmtree(moved / "model")
     (moved / "metrics.jsonl").unlink()
-    monkeypatch.setitem(globals(), "environment", on_eight_devices)
-    command(tmp_path, "train_rl", *rl_flags(moved, **settings, mesh="(2,2,2)"))
+    command(tmp_path, "train_rl", *rl_flags(moved, **settings, mesh="(2,2,2)"), devices=8)
     expected = {line["step"]: line for line in metrics(whole)}
     there = metrics(moved)
     assert [line["step"] for line in there] == [5, 6, 7, 8]

@@ -14,7 +14,7 @@ ORDER = (
     *("results", "aot", "rl", "training", "rewards", "sampling", "data", "checkpoints", "models", "shapes"),
     *("sequences", "parallel"),
 )
-GROUND = ("cli", "errors", "")  # "": the package itself
+GROUND = ("cli", "errors", "rules", "")  # "": the package itself
 
 
 def name_of(path):

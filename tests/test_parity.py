@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from published_folders import BF16, CFG, GOLDEN, TOKENIZER, folder_of, identical, refused, run, tensors_of, weights_of
 from safetensors.numpy import load_file
-from test_formats import BF16, CFG, GOLDEN, TOKENIZER, folder_of, identical, refused, run, tensors_of, weights_of
 
 from janus_jax.checkpoints import loading, published_config, tensorfiles
 from janus_jax.checkpoints.tensor_names import HF, ORIGINAL
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences import tokens
+from janus_jax.sequences.grammar import Grammar
+from janus_jax.sequences.request import Request
+from janus_jax.sequences.row import Row, collate
 
 pytestmark = pytest.mark.parity
 ATOL = 1e-4
@@ -195,16 +198,17 @@ def test_trained_and_back_to_hf(torch, published_by_hf, tmp_path):
 
     # the same greedy picture, under guidance, from prompts as each side makes them
     reader = transformers.JanusProcessor.from_pretrained(tmp_path / "hf")
-    prompts = [processor.generation_prompt(text) for text in ("a red circle", "two blue squares and a vase")]
-    rows = [processor.encode(prompt) for prompt in prompts]
+    texts = ("a red circle", "two blue squares and a vase")
+    prompts = [processor.generation_prompt(text) for text in texts]
+    grammar, rows = Grammar.of(model.cfg, processor.tokenizer), [Row(), Row()]
+    for row, text in zip(rows, texts, strict=True):
+        grammar.ask(row, Request(text))
     batch = reader.tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
-    pad = processor.special.pad
-    ids, mask = tokens.left_pad(rows, pad)
-    np.testing.assert_array_equal(batch["input_ids"].numpy(), ids)
-    np.testing.assert_array_equal(batch["attention_mask"].numpy(), mask)
+    ours = collate(rows, max(map(len, rows)), processor.special.pad, guided=True)
+    np.testing.assert_array_equal(batch["input_ids"].numpy(), ours.ids)
+    np.testing.assert_array_equal(batch["attention_mask"].numpy(), ours.mask)
     expected = theirs.generate(**batch, generation_mode="image", do_sample=False, use_cache=True)
-    slots = ids.shape[1] + 4
-    cache, hidden = decode.start_painter(model, params, rows, pad, ids.shape[1], slots, guided=True)
+    cache, hidden = decode.prefill(model, params, ours, ours.ids.shape[1] + 4, guided=True)
     keys = jnp.zeros((2, 2), jnp.uint32)
     drawn = decode.draw(model, params, cache, hidden, keys, Sampling(cfg_weight=5.0, image_top_k=1), guided=True)
     np.testing.assert_array_equal(drawn[1], expected.numpy())

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_end_to_end import command
+from commands import command
 
 from janus_jax import train_vq
 from janus_jax.checkpoints import loading

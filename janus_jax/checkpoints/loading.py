@@ -1,7 +1,6 @@
 """`load`: a model, its parameters and its processor from a folder or a shipped name."""
 
 import dataclasses
-import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from janus_jax.checkpoints import model_folder, published, tensor_names, tensorfiles
 from janus_jax.checkpoints.tensor_names import Leaf
 from janus_jax.errors import UserError
+from janus_jax.models import declared
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
 from janus_jax.models.vq import VQ, VQConfig
 from janus_jax.parallel import sharding
@@ -22,6 +22,7 @@ from janus_jax.sequences.tokens import Tokenizer
 
 SHIPPED = ("shapes-sft", "shapes-rl")
 DRAWN_WITH = ("cfg_weight", "temperature")  # the fields of Sampling that a checkpoint may set
+MOST_DRAWN_WITH = 1000
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.bin"]
 
 
@@ -89,19 +90,29 @@ def open_model(path, dtype=None, base=None) -> Source:
     return source
 
 
+def _own_config(folder, config) -> JanusConfig:
+    """The model that a config.json of our own describes."""
+    try:
+        cfg = JanusConfig.from_dict(config.get("model"))
+        for part, entries in cfg.to_dict().items():  # a size that is absent is damage: its default is another model
+            if isinstance(entries, dict) and (absent := sorted(entries.keys() - config["model"].get(part, {}).keys())):
+                raise UserError(f"{part}.{absent[0]} is missing")
+        return cfg
+    except ValueError as error:
+        raise UserError(f"{folder / model_folder.CONFIG} does not describe a model: {error}") from error
+
+
 def _open_own(folder, dtype):
     config = model_folder.read_config(folder)
     model_folder.verify(folder, (model_folder.CONFIG,))  # before any number in it is believed
-    try:
-        cfg = JanusConfig.from_dict(config["model"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{folder / model_folder.CONFIG} does not describe a model: {error}") from error
-    leaves = model_folder.open_params(folder, _shapes(cfg), dtype)
+    cfg, drawn_with, tokenizer = _own_config(folder, config), _drawn_with(folder, config), Tokenizer.from_folder(folder)
+    extra = [path for path in (folder / model_folder.EXTRA).rglob("*") if path.is_file()]
+    read = (tokenizer.file_name, *(str(path.relative_to(folder)) for path in extra))
+    leaves = model_folder.open_params(folder, _abstract(cfg), dtype, needed=read)
     files = {}
     for file in (folder / model_folder.EXTRA).glob("*/*"):
         files.setdefault(file.parent.name, {})[file.name] = file.read_bytes()
-    tokenizer, extra = Tokenizer.from_folder(folder), model_folder.open_extra(folder)
-    return Source(cfg, tokenizer, leaves, extra, files, _drawn_with(config))
+    return Source(cfg, tokenizer, leaves, model_folder.open_extra(folder), files, drawn_with)
 
 
 def _open_published(folder, tensors, dtype):
@@ -115,19 +126,27 @@ def _open_published(folder, tensors, dtype):
             f"{folder} is not a janus_jax model nor a published Janus (its {model_folder.CONFIG} says kind = "
             f"{config.get('kind')!r}, model_type = {config.get('model_type')!r})"
         )
-    tensors = tensorfiles.read_folder(folder) if tensors is None else tensors
+    files = {file: (folder / file).read_bytes() for file in published.SIDE_FILES if (folder / file).is_file()}
+    others = ()
     try:
         cfg = published.read_config(config, name)
+        published.check_preprocessing(folder, cfg)
+        if tensors is None:
+            others = tensorfiles.weight_files(folder).others
+            tensors = tensorfiles.read_folder(folder)
         tensors = published.untied(tensors, config, name)
-        leaves, extra = tensor_names.gather(tensors, _shapes(cfg), published.FORMATS[name].rules, dtype)
+        shapes = {path: leaf.shape for path, leaf in _abstract(cfg).items()}
+        leaves, extra = tensor_names.gather(tensors, shapes, published.FORMATS[name].rules, dtype)
     except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
-    files = {file: (folder / file).read_bytes() for file in published.SIDE_FILES if (folder / file).is_file()}
+        hint = f" (not read: {', '.join(others)})" if others and "is missing" in str(error) else ""
+        where = "" if str(folder) in str(error) else f"{folder}: "
+        raise UserError(f"{where}{error}{hint}") from error
     return Source(cfg, Tokenizer.from_folder(folder), leaves, {name: extra} if extra else {}, {name: files}, {})
 
 
-def _shapes(cfg):
-    return {path: leaf.shape for path, leaf in sharding.paths(abstract_params(Janus(cfg)))}
+def _abstract(cfg):
+    """{path: shape and dtype} of a model's parameters."""
+    return dict(sharding.paths(abstract_params(Janus(cfg))))
 
 
 def load(path, dtype=jnp.float32, mesh=None, base=None):
@@ -151,20 +170,31 @@ def load_vq(path):
     if config.get("kind") != "vq":
         raise UserError(f"{folder} is not a picture tokenizer: make one with janus_jax.train_vq")
     model_folder.verify(folder, (model_folder.CONFIG,))
-    model = VQ(VQConfig(**config["vq"]))
+    try:
+        model = VQ(declared.build(VQConfig, config.get("vq"), "vq."))
+    except ValueError as error:
+        raise UserError(f"{folder / model_folder.CONFIG} does not describe a tokenizer: {error}") from error
     size = model.cfg.image_size
     sample = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), sample)["params"]
     return model, model_folder.load_params(folder, abstract, jnp.float32)
 
 
-def _drawn_with(config):
-    return {name: float(config[name]) for name in DRAWN_WITH if name in config}
+def _drawn_with(folder, config):
+    found = {name: config[name] for name in DRAWN_WITH if name in config}
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, float | int) or not 0 <= value < MOST_DRAWN_WITH:
+            raise UserError(
+                f"{folder / model_folder.CONFIG} says {name} = {str(value)[:40]!r}: it must be a number from 0 to "
+                f"{MOST_DRAWN_WITH}"
+            )
+    return {name: float(value) for name, value in found.items()}
 
 
 def drawn_with(path) -> dict[str, float]:
     """The fields of Sampling that a checkpoint says it is to be drawn with. Raises UserError as `load` does."""
-    return _drawn_with(model_folder.read_config(find(path)))
+    folder = find(path)
+    return _drawn_with(folder, model_folder.read_config(folder))
 
 
 def save(folder, model: Janus, params, processor: Processor, dtype=None, drawn_with: dict | None = None) -> None:
@@ -174,16 +204,17 @@ def save(folder, model: Janus, params, processor: Processor, dtype=None, drawn_w
     model_folder.save_model(folder, config, params, {tokenizer.file_name: tokenizer.content}, dtype)
 
 
-def same_sizes(folder, cfg: JanusConfig) -> None:
+def same_sizes(path, cfg: JanusConfig) -> None:
     """Raises UserError unless the checkpoint has the sizes of `cfg`, naming the first that differs."""
-    config = model_folder.read_config(find(folder))
+    folder = find(path)
+    config = model_folder.read_config(folder)
     name = published.format_of(config)
-    stored = config.get("model", {}) if name is None else published.read_config(config, name).to_dict()
+    stored = _own_config(folder, config) if name is None else published.read_config(config, name)
+    theirs, mine = stored.to_dict(), cfg.to_dict()
     for part in ("llama", "siglip", "vq"):
-        mine = json.loads(json.dumps(cfg.to_dict()[part]))
-        for name, value in mine.items():
-            if stored.get(part, {}).get(name) != value:
+        for name, value in mine[part].items():
+            if theirs[part][name] != value:
                 raise UserError(
-                    f"{folder} has {part}.{name} = {stored.get(part, {}).get(name)}, the configuration says "
-                    f"{value}: use a checkpoint of this size"
+                    f"{path} has {part}.{name} = {theirs[part][name]}, the configuration says {value}: use a "
+                    "checkpoint of this size"
                 )

@@ -8,6 +8,7 @@ progress: orbax checkpoints under `checkpoints/`, sealed with the same kind of m
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -17,15 +18,17 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import flax
 import jax
 import numpy as np
 
-from janus_jax.checkpoints.tensor_names import Leaf, cast, read, stacked
-from janus_jax.checkpoints.tensorfiles import Tensor, in_file_order, read_safetensors, write_safetensors
+from janus_jax.checkpoints import jsonfile
+from janus_jax.checkpoints.tensor_names import Leaf, cast, is_floating, read, stacked
+from janus_jax.checkpoints.tensorfiles import Tensor, first_few, in_file_order, read_safetensors, write_safetensors
 from janus_jax.errors import UserError
-from janus_jax.parallel import hosts
+from janus_jax.parallel import agree, shards
 
 MANIFEST = "manifest.json"
 PARAMS = "params.safetensors"
@@ -44,33 +47,57 @@ def _digests(folder, names) -> dict[str, str]:
         return dict(zip(names, pool.map(digest, names), strict=True))
 
 
+def _sync(path) -> None:
+    """Has the disk hold a file, or the names in a folder, so that a power cut after this does not lose them."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some mounts know no such thing, above all for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES, errno.EPERM):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sync_all(folder) -> None:
+    for path in (*Path(folder).rglob("*"), folder):
+        _sync(path)
+
+
 def seal(folder) -> None:
-    """Writes the manifest of a finished folder, atomically."""
+    """Writes the manifest of a finished folder. It appears once all that it lists, and itself, is on the disk."""
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     digests = _digests(folder, [str(path.relative_to(folder)) for path in paths])
     scratch = folder / (MANIFEST + ".tmp")
     scratch.write_text(json.dumps(digests, indent=1) + "\n")
+    _sync_all(folder)
     scratch.rename(folder / MANIFEST)
+    _sync(folder)
 
 
-def verify(folder, names=None) -> None:
-    """Raises UserError unless every file of the folder, or those named, is exactly what its manifest says."""
+def verify(folder, names=None, needed=()) -> None:
+    """Raises UserError unless the files of a folder are exactly what its manifest says.
+
+    names: those that are compared, None for all that it lists; needed: some of them that it must list, as it must list
+    one at all."""
     folder = Path(folder)
     try:
-        digests = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        digests = jsonfile.read(folder / MANIFEST)
+    except (OSError, UserError) as error:
         raise UserError(
             f"{folder} has no readable {MANIFEST}: it was not finished or is damaged; use another one"
         ) from error
-    if not isinstance(digests, dict):
-        raise UserError(f"{folder / MANIFEST} is damaged (it is no object): copy it again or use another one")
     names = list(digests if names is None else names)
+    unlisted = [name for name in (*names, *needed) if not isinstance(digests.get(name), str)]
+    if unlisted or not names:
+        what = ", ".join(unlisted) or "any file"
+        raise UserError(f"{folder / MANIFEST} does not list {what}: it is damaged; copy it again or use another one")
     for name in names:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: the checkpoint is damaged; copy it again or use another one")
     for name, digest in _digests(folder, names).items():
-        if digest != digests.get(name):
+        if digest != digests[name]:
             raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
 
 
@@ -99,13 +126,16 @@ def replacing(folder):
     try:
         os.chmod(scratch, 0o755)
         yield scratch
+        _sync_all(scratch)
         if folder.exists():  # aside first: a kill leaves the older model under another name, not half of it
             aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.rename(aside / folder.name)
             scratch.rename(folder)
+            _sync(folder.parent)
             shutil.rmtree(aside)
         else:
             scratch.rename(folder)
+            _sync(folder.parent)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
     finally:
@@ -134,9 +164,9 @@ def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None
     """`write_model` of a nested dict of arrays, fetched one by one. dtype: floating leaves are stored in it; None keeps
     theirs. All processes of a pod call it, and process 0 writes."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    fetch = {path: functools.partial(hosts.whole, leaf) for path, leaf in flat.items()}
+    fetch = {path: functools.partial(shards.whole, leaf) for path, leaf in flat.items()}
     tensors = {path: Tensor(x.shape, cast(np.dtype(x.dtype), dtype), fetch[path]) for path, x in flat.items()}
-    if hosts.is_first():
+    if agree.is_first():
         write_model(folder, config, tensors, files)
     else:
         for tensor in in_file_order(tensors):  # what process 0 gathers, it gathers with us
@@ -144,39 +174,36 @@ def save_model(folder, config: dict, params, files: dict[str, bytes], dtype=None
 
 
 def read_config(folder) -> dict:
-    """The config.json of a model folder. Raises UserError where it is missing or not JSON."""
-    path = Path(folder) / CONFIG
+    """The config.json of a model folder. Raises UserError where it is missing or no JSON object."""
     try:
-        config = json.loads(path.read_text())
-    except OSError as error:
+        return jsonfile.read(Path(folder) / CONFIG)
+    except FileNotFoundError as error:
         raise UserError(f"{folder} is not a checkpoint: it has no {CONFIG}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: copy the checkpoint again") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no JSON object: it is not the configuration of a checkpoint")
-    return config
 
 
-def open_params(folder, shapes: Mapping[str, tuple[int, ...]], dtype=None) -> dict[str, Leaf]:
-    """The parameters of a model folder, mapped. shapes: of the leaves that it must hold, by path. Raises UserError for
-    damage, and for missing, unexpected or mis-shaped leaves."""
-    verify(folder)
+def open_params(folder, abstract: Mapping[str, Any], dtype=None, needed=()) -> dict[str, Leaf]:
+    """The parameters of a model folder, mapped. abstract: shape and dtype of the leaves that it must hold, by path;
+    where they are floating-point numbers, they may be stored as others of these. needed: further files that the
+    manifest must list. Raises UserError for damage, and for missing, unexpected or mis-shaped leaves."""
+    verify(folder, needed=(CONFIG, PARAMS, *needed))
     arrays = read_safetensors(Path(folder) / PARAMS)
-    problems = [f"{path} is missing" for path in shapes.keys() - arrays.keys()]
-    problems += [f"{path} is unexpected" for path in arrays.keys() - shapes.keys()]
-    for path in shapes.keys() & arrays.keys():
-        if arrays[path].shape != shapes[path]:
-            problems.append(f"{path} is {list(arrays[path].shape)}, not {list(shapes[path])}")
+    problems = [f"{path} is missing" for path in abstract.keys() - arrays.keys()]
+    problems += [f"{path} is unexpected" for path in arrays.keys() - abstract.keys()]
+    for path in abstract.keys() & arrays.keys():
+        if arrays[path].shape != abstract[path].shape:
+            problems.append(f"{path} is {list(arrays[path].shape)}, not {list(abstract[path].shape)}")
+        if is_floating(abstract[path].dtype) and not is_floating(arrays[path].dtype):
+            problems.append(f"{path} is stored as {arrays[path].dtype.name}, not as floating-point numbers")
     if problems:
-        raise UserError(f"{folder} does not hold this model: {'; '.join(sorted(problems))}")
+        raise UserError(f"{folder} does not hold this model: {first_few(sorted(problems))}")
 
     def leaf(path):
         def row(layer):
             return arrays[path] if layer is None else arrays[path][layer]
 
-        return Leaf(shapes[path], cast(arrays[path].dtype, dtype), row, stacked(path))
+        return Leaf(abstract[path].shape, cast(arrays[path].dtype, dtype), row, stacked(path))
 
-    return {path: leaf(path) for path in shapes}
+    return {path: leaf(path) for path in abstract}
 
 
 def open_extra(folder) -> dict[str, dict[str, np.ndarray]]:
@@ -184,18 +211,37 @@ def open_extra(folder) -> dict[str, dict[str, np.ndarray]]:
     return {path.stem: read_safetensors(path) for path in sorted((Path(folder) / EXTRA).glob("*.safetensors"))}
 
 
+def is_finite(array: np.ndarray, step: int = 2**20) -> bool:
+    """Whether no number of a contiguous floating-point array is NaN or infinite; looked at piece by piece, by the bits
+    of the exponent, which takes no memory to speak of."""
+    if not is_floating(array.dtype):
+        return True
+    bits = array.reshape(-1).view(f"u{array.dtype.itemsize}")
+    infinity = np.array(np.inf, array.dtype).view(bits.dtype)
+    return not any(((bits[i : i + step] & infinity) == infinity).any() for i in range(0, len(bits), step))
+
+
+def _finite(path, leaf, index=()):
+    """A part of a leaf, read."""
+    values = read(leaf, index)
+    if not is_finite(values):
+        raise UserError(f"the weights are ruined: {path} holds NaN or infinity; use another checkpoint")
+    return values
+
+
 def place(leaves: Mapping[str, Leaf], shardings=None):
     """Reads leaves one by one to where they belong; each device's part alone is read for it.
 
-    shardings: a tree of them, or None for the default device. Returns the nested dict of arrays.
+    shardings: a tree of them, or None for the default device. Returns the nested dict of arrays. Raises UserError for
+    a leaf that holds NaN or infinity.
     """
     places = flax.traverse_util.flatten_dict(shardings, sep="/") if shardings is not None else {}
     result = {}
     for path, leaf in leaves.items():
         if path in places:
-            array = jax.make_array_from_callback(leaf.shape, places[path], functools.partial(read, leaf))
+            array = jax.make_array_from_callback(leaf.shape, places[path], functools.partial(_finite, path, leaf))
         else:
-            array = jax.device_put(read(leaf))
+            array = jax.device_put(_finite(path, leaf))
         result[path] = jax.block_until_ready(array)  # the host's copy goes before the next one comes
     return flax.traverse_util.unflatten_dict(result, sep="/")
 
@@ -204,7 +250,6 @@ def load_params(folder, abstract, dtype=None, shardings=None):
     """The parameters of a model folder as the tree `abstract` (of ShapeDtypeStructs).
 
     Floating leaves become `dtype`, or keep their stored one; `shardings` as for `place`. Raises UserError as
-    `open_params` does.
+    `open_params` and `place` do.
     """
-    flat = flax.traverse_util.flatten_dict(abstract, sep="/")
-    return place(open_params(folder, {path: leaf.shape for path, leaf in flat.items()}, dtype), shardings)
+    return place(open_params(folder, flax.traverse_util.flatten_dict(abstract, sep="/"), dtype), shardings)

@@ -7,13 +7,14 @@ for the nearest codebook row without scaling latents and rows to unit length, so
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from janus_jax.checkpoints import tensor_names
+from janus_jax.checkpoints import jsonfile, tensor_names
 from janus_jax.checkpoints.published_config import read_hf, read_original, write_hf, write_original
 from janus_jax.errors import UserError
 from janus_jax.models.janus import JanusConfig
-from janus_jax.sequences import tokens
+from janus_jax.sequences import images, tokens
 from janus_jax.sequences.tokens import Tokenizer
 
 _CHAT_TEMPLATE = (
@@ -38,7 +39,7 @@ _PIXELS = {
     "do_normalize": True,
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
-    "min_size": 14,
+    "min_size": images.MIN_SIDE,
     "rescale_factor": 1 / 255,
 }
 
@@ -46,7 +47,7 @@ _PIXELS = {
 def _files_original(cfg: JanusConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     added = [tokens.USER, tokens.ASSISTANT, tokens.BEGIN_IMAGE, tokens.PLACEHOLDER, tokens.END_IMAGE]
     return {
-        "tokenizer.json": tokenizer.content,
+        "tokenizer.json": tokenizer.with_bos(),
         "tokenizer_config.json": {
             **_TEXT,
             "add_bos_token": True,
@@ -59,7 +60,7 @@ def _files_original(cfg: JanusConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "special_tokens_map.json": {**_TEXT, "additional_special_tokens": added},
         "preprocessor_config.json": {
             **_PIXELS,
-            "background_color": [127] * 3,
+            "background_color": list(images.GREY),
             "image_processor_type": "VLMImageProcessor",
             "image_size": cfg.siglip.image_size,
             "processor_class": "VLChatProcessor",
@@ -149,10 +150,39 @@ def read_config(config: Mapping, name: str) -> JanusConfig:
     """The model that a config.json of the format `name` describes. Raises UserError for one that we do not compute."""
     try:
         return FORMATS[name].read(config)
-    except UserError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except UserError as error:
+        about = "" if str(error).startswith("config.json") else "config.json does not describe a model: "
+        raise UserError(f"{about}{error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"config.json does not describe a model ({error!r}): copy it again") from error
+
+
+def check_preprocessing(folder, cfg: JanusConfig) -> None:
+    """Raises UserError where a folder's preprocessor_config.json prepares pictures in another way than sequences/images
+    does for this model."""
+    path = Path(folder) / "preprocessor_config.json"
+    try:
+        said = jsonfile.read(path)
+    except FileNotFoundError:
+        return
+    size = cfg.siglip.image_size
+    sizes = {"image_size": size, "size": {"height": size, "width": size}}
+    if said.get("size") in (size, {"shortest_edge": size}, {"longest_edge": size}):  # other ways to say the same
+        del sizes["size"]
+    steps = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True)
+    for name, value in {**_PIXELS, **steps, "background_color": list(images.GREY), **sizes}.items():
+        found = said.get(name)
+        if found is not None and not _is_close(found, value):
+            raise UserError(f"{path} says {name} = {str(found)[:60]}, this model sees pictures with {value} alone")
+
+
+def _is_close(a, b):
+    """Whether two values of JSON are the same up to rounding."""
+    if isinstance(b, list):
+        return isinstance(a, list) and len(a) == len(b) and all(map(_is_close, a, b))
+    if isinstance(b, bool) or not isinstance(b, int | float):
+        return a == b
+    return not isinstance(a, bool) and isinstance(a, int | float) and abs(a - b) <= 1e-6 * abs(b)
 
 
 def untied(tensors: Mapping[str, Any], config: Mapping, name: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ that makes no sense. Writing always succeeds; what a format cannot express comes
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,6 @@ _ORIGINAL_FIXED = {
     "language_config.hidden_act": "silu",
     "language_config.attention_bias": False,
     "language_config.mlp_bias": False,
-    "language_config.rope_scaling": None,
     "language_config.tie_word_embeddings": False,
 }
 _HF_FIXED = {
@@ -44,8 +44,6 @@ _HF_FIXED = {
     "text_config.hidden_act": "silu",
     "text_config.attention_bias": False,
     "text_config.mlp_bias": False,
-    "text_config.rope_scaling": None,
-    "text_config.rope_parameters.rope_type": "default",
     "vision_config.attention_bias": True,
     "vision_config.depth": 2,
     "vision_config.hidden_act": "gelu",
@@ -60,11 +58,43 @@ _HF_FIXED = {
 }
 
 
+# Of a configuration's rotation: how it may be described.
+_PLAIN_ROPE = {"rope_type": "default", "type": "default", "factor": 1, "partial_rotary_factor": 1}
+
+
 def _get(config: Mapping, key: str, otherwise=None):
     """The value at a dotted key; `otherwise` where it is absent or null."""
     for part in key.split("."):
         config = config.get(part) if isinstance(config, Mapping) else None
     return otherwise if config is None else config
+
+
+# What published configurations call the fields of ours, where they call them otherwise.
+_KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "mlp": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+    "max_positions": "max_position_embeddings",
+    "channels": "base_channels",
+    "channel_multipliers": "channel_multiplier",
+    "res_blocks": "num_res_blocks",
+    "z_channels": "latent_channels",
+    "codebook_size": "num_embeddings",
+    "code_dim": "embed_dim",
+}
+
+
+def _made(cls, part: str, **fields):
+    """cls(**fields); its error names the key of config.json, too."""
+    try:
+        return cls(**fields)
+    except UserError as error:
+        field = re.match(r"\w+\.(\w+) is ", str(error))
+        key = f" (in config.json: {part}.{_KEYS.get(field[1], field[1])})" if field else f" (in config.json: {part})"
+        raise UserError(f"{error}{key}") from error
 
 
 def _check(config: Mapping, expected: Mapping[str, Any]) -> None:
@@ -80,20 +110,38 @@ def _tower(config, key, towers):
     return towers[name]
 
 
-def _llama(config: Mapping) -> LlamaConfig:
-    """Defaults are those of transformers' LlamaConfig: published files leave them out."""
-    heads, width = config.get("num_attention_heads", 32), config.get("hidden_size", 4096)
-    return LlamaConfig(
-        vocab_size=config.get("vocab_size", 32000),
+def _rope_theta(config: Mapping, part: str) -> float:
+    """The base of the rotary positions. Raises UserError for rotations that this model does not compute: scaled ones,
+    of a part of each head, or of several kinds."""
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = _get(config, key, {})
+        if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
+            raise UserError(f"config.json says {part}.{key} = {str(rope)[:80]}, this model computes one plain rotation")
+        _check({part: {key: rope}}, {f"{part}.{key}.{name}": value for name, value in _PLAIN_ROPE.items()})
+    _check({part: config}, {f"{part}.partial_rotary_factor": 1})
+    scaling, parameters = (_get(config, f"{key}.rope_theta") for key in ("rope_scaling", "rope_parameters"))
+    return next(theta for theta in (parameters, scaling, _get(config, "rope_theta"), 1e4) if theta is not None)
+
+
+def _llama(config: Mapping, part: str) -> LlamaConfig:
+    """Defaults are those of transformers' LlamaConfig: published files leave them out. part: the configuration's name
+    in messages."""
+    if not isinstance(config, Mapping):
+        raise UserError(f"config.json does not describe a model: {part} is {str(config)[:40]!r}, not an object")
+    heads, width = _get(config, "num_attention_heads", 32), _get(config, "hidden_size", 4096)
+    return _made(
+        LlamaConfig,
+        part,
+        vocab_size=_get(config, "vocab_size", 32000),
         width=width,
-        layers=config.get("num_hidden_layers", 32),
+        layers=_get(config, "num_hidden_layers", 32),
         heads=heads,
         kv_heads=_get(config, "num_key_value_heads", heads),
         head_dim=_get(config, "head_dim", width // heads),
-        mlp=config.get("intermediate_size", 11008),
-        rope_theta=float(_get(config, "rope_parameters.rope_theta", _get(config, "rope_theta", 1e4))),
-        norm_eps=config.get("rms_norm_eps", 1e-6),
-        max_positions=config.get("max_position_embeddings", 2048),
+        mlp=_get(config, "intermediate_size", 11008),
+        rope_theta=_rope_theta(config, part),
+        norm_eps=_get(config, "rms_norm_eps", 1e-6),
+        max_positions=_get(config, "max_position_embeddings", 2048),
     )
 
 
@@ -118,8 +166,10 @@ def read_original(config: Mapping) -> JanusConfig:
     _check(config, _ORIGINAL_FIXED)
     siglip = _tower(config, "vision_config.params.model_name", SIGLIPS)
     vq = _tower(config, "gen_vision_config.cls", VQS)
-    llama = _llama(config["language_config"])
+    llama = _llama(config["language_config"], "language_config")
     chosen = _get(config, "vision_config.params.select_layer", -1)  # > 0: the first so many; else counted from the end
+    if isinstance(chosen, bool) or not isinstance(chosen, int):
+        raise UserError(f"config.json says select_layer = {str(chosen)[:40]!r}: it must be a whole number")
     layers = min(siglip.layers, chosen if chosen > 0 else siglip.layers + chosen + 1)
     widths = {
         "vision_config.params.image_size": siglip.image_size,
@@ -169,9 +219,11 @@ def write_original(cfg: JanusConfig, dtype: str, tokenizer: Tokenizer, tied: boo
 def read_hf(config: Mapping) -> JanusConfig:
     _check(config, _HF_FIXED)
     vision, vq = config["vision_config"], config["vq_config"]
-    llama = _llama(config["text_config"])
+    llama = _llama(config["text_config"], "text_config")
     width = vision.get("hidden_size", 1024)
-    siglip = SiglipConfig(
+    siglip = _made(
+        SiglipConfig,
+        "vision_config",
         image_size=vision.get("image_size", 384),
         patch_size=vision.get("patch_size", 16),
         width=width,
@@ -193,8 +245,10 @@ def read_hf(config: Mapping) -> JanusConfig:
     return JanusConfig(
         llama,
         siglip,
-        VQConfig(
-            image_size=side * 2 ** (len(multipliers) - 1),  # both towers see the same grid there
+        _made(
+            VQConfig,
+            "vq_config",
+            image_size=side * 2 ** max(len(multipliers) - 1, 0),  # both towers see the same grid there
             channels=vq.get("base_channels", 128),
             channel_multipliers=multipliers,
             res_blocks=vq.get("num_res_blocks", 2),

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from janus_jax.checkpoints.tensorfiles import Tensor
+from janus_jax.checkpoints.tensorfiles import Tensor, first_few
 from janus_jax.errors import UserError
 from janus_jax.parallel import sharding
 
@@ -242,14 +242,19 @@ def read(leaf: Leaf, index: tuple = ()) -> np.ndarray:
 
 def cast(stored: np.dtype, dtype) -> np.dtype:
     """The dtype that something stored becomes: `dtype` if there is one and it is a floating one, else its own."""
-    return np.dtype(dtype) if dtype is not None and jax.numpy.issubdtype(stored, np.floating) else stored
+    return np.dtype(dtype) if dtype is not None and is_floating(stored) else stored
+
+
+def is_floating(dtype) -> bool:
+    """Whether a dtype is one of floating-point numbers, bfloat16 among them."""
+    return jax.numpy.issubdtype(dtype, np.floating)
 
 
 def gather(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], rules: Rules, dtype=None):
     """Published tensors as the leaves of a tree: ({path: Leaf}, {name: tensor that no computation reads}).
 
     shapes: of the tree's leaves by path. dtype: what floating leaves become, None = as stored. Raises UserError that
-    lists all tensors that are missing, unexpected or mis-shaped, and where one leaf's layers differ in dtype.
+    lists the tensors that are missing, unexpected, mis-shaped or integers, and where one leaf's layers differ in dtype.
     """
     wanted = slots(shapes, rules)
     views: dict[str, dict] = {path: {} for path in shapes}
@@ -257,7 +262,9 @@ def gather(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
     extra = {}
     for name, tensor in tensors.items():
         if slot := wanted.get(name):
-            if tensor.shape == slot.tensor_shape:
+            if not is_floating(tensor.dtype):
+                problems.append(f"{name} is stored as {tensor.dtype.name}, not as floating-point numbers")
+            elif tensor.shape == slot.tensor_shape:
                 view = slot.transform.to_leaf(tensor).reshape(slot.shape)
                 views[slot.path].setdefault(slot.layer, {})[slot.part] = view
             else:
@@ -267,7 +274,7 @@ def gather(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
         else:
             problems.append(f"{name} is unexpected")
     if problems:
-        raise UserError("the weights do not fit the configuration: " + "; ".join(sorted(problems)))
+        raise UserError(f"the weights do not fit the configuration: {first_few(sorted(problems))}")
     leaves = {}
     for path, rows in views.items():
         stored = {view.dtype for parts in rows.values() for view in parts.values()}

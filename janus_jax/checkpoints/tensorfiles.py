@@ -4,17 +4,21 @@ What is read is mapped, never held: an array takes memory when its values are co
 tensor by tensor, so a file of any size needs room for one.
 """
 
+import fnmatch
 import json
 import math
 import mmap
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+import safetensors
 
+from janus_jax.checkpoints import jsonfile
 from janus_jax.errors import UserError
 
 DTYPES = {
@@ -47,40 +51,30 @@ class Tensor(NamedTuple):
 
 
 def read_safetensors(path) -> dict[str, np.ndarray]:
-    """The tensors of one file by name, mapped and read-only. Raises UserError where it is missing or damaged."""
+    """The tensors of one file by name, mapped and read-only. Raises UserError where it is missing or damaged.
+
+    The safetensors library reads and checks the header. It copies every tensor that it hands to numpy, so the values
+    themselves are views of the mapped file: the library has checked that they lie one behind the other and fill it.
+    """
     path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: copy the checkpoint again")
     try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
+            entries = [(name, one.get_dtype(), tuple(one.get_shape())) for name, one in entries]
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: copy the checkpoint again") from error
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        raise UserError(f"{path} cannot be read ({error}): copy it again") from error
-    length = int.from_bytes(data[:8], "little")
-    try:
-        header = json.loads(data[8 : 8 + length]) if 2 <= length <= len(data) - 8 else None
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise UserError(f"{path} is not a safetensors file (or only the start of one): copy it again")
-    tensors, start = {}, 8 + length
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-            count = math.prod(shape)
-            if dtype not in DTYPES:
-                raise UserError(f"{path}: {name} is stored as {dtype}; known: {', '.join(DTYPES)}: convert it first")
-            if not (0 <= first <= last and last - first == count * DTYPES[dtype].itemsize):
-                raise ValueError(f"{name} does not fill its place")
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} has a damaged header ({error}): copy it again") from error
-        if start + last > len(data):
-            raise UserError(f"{path} is truncated ({len(data)} bytes, {name} ends at {start + last}): copy it again")
-        tensors[name] = np.frombuffer(data, DTYPES[dtype], count, start + first).reshape(shape)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} is no whole safetensors file ({reason}): copy it again") from error
+    tensors, place = {}, 8 + int.from_bytes(data[:8], "little")
+    for name, kind, shape in entries:
+        if kind not in DTYPES:
+            raise UserError(f"{path}: {name} is stored as {kind}; known: {', '.join(DTYPES)}: convert it first")
+        count = math.prod(shape)
+        tensors[name] = np.frombuffer(data, DTYPES[kind], count, place).reshape(shape)
+        place += count * DTYPES[kind].itemsize
     return tensors
 
 
@@ -125,34 +119,74 @@ def read_file(path) -> dict[str, np.ndarray]:
     return read_safetensors(path) if Path(path).suffix == ".safetensors" else read_torch(path)
 
 
-def read_folder(folder) -> dict[str, np.ndarray]:
-    """The tensors of a folder: safetensors, else pytorch_model*.bin; one file or shards, with or without an index.
+class Files(NamedTuple):
+    """Which files of a folder hold its weights. index: {tensor: file name} where one says so; others: weight files that
+    are not read."""
 
-    Raises UserError where there are none, the index names an absent file or tensor, or two files hold one name.
-    """
+    names: tuple[str, ...]
+    index: dict[str, str]
+    others: tuple[str, ...]
+
+
+def weight_files(folder) -> Files:
+    """The files to read: those of the index, model.safetensors, its numbered shards, the same of pytorch_model.bin, or
+    whatever *.safetensors or pytorch_model*.bin there are; the first of these that there is.
+
+    Raises UserError where there are none or one is absent."""
     folder = Path(folder)
+    here = {path.name for end in ("safetensors", "bin") for path in folder.glob(f"*.{end}") if path.is_file()}
+
+    def chosen(names, index=None):
+        if absent := sorted(set(names) - here):
+            why = "which its index names" if index else "of a model in numbered files"
+            raise UserError(f"{folder} lacks {first_few(absent)}, {why}: copy the missing files")
+        return Files(tuple(sorted(names)), index or {}, tuple(sorted(here - set(names))))
+
+    for stem, end in (("model", "safetensors"), ("pytorch_model", "bin")):
+        path = folder / f"{stem}.{end}.index.json"
+        if path.is_file():
+            index = jsonfile.read(path).get("weight_map")
+            if not isinstance(index, dict) or not index or not all(isinstance(name, str) for name in index.values()):
+                raise UserError(f"{path} is not an index of shards: copy it again")
+            if outside := [name for name in index.values() if not name or Path(name).name != name]:
+                raise UserError(f"{path} names {outside[0]!r}, which is no file of its folder: copy it again")
+            return chosen(set(index.values()), index)
+        if f"{stem}.{end}" in here:
+            return chosen({f"{stem}.{end}"})
+        counts = {found[1] for name in here if (found := re.fullmatch(rf"{stem}-\d+-of-(\d{{1,5}})\.{end}", name))}
+        if counts:
+            count = min(counts)
+            numbers = (f"{i + 1:0{len(count)}d}" for i in range(int(count)))
+            return chosen({f"{stem}-{number}-of-{count}.{end}" for number in numbers})
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        files = {path.name for path in folder.glob(pattern)}
-        named: dict[str, str] = {}
-        for index in folder.glob(pattern + ".index.json"):
-            try:
-                named |= json.loads(index.read_text())["weight_map"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{index} is not an index of shards: copy it again") from error
-        if absent := sorted(set(named.values()) - files):
-            raise UserError(f"{folder} lacks {', '.join(absent)}, which its index names: copy the missing files")
-        if not files:
-            continue
-        tensors: dict[str, np.ndarray] = {}
-        for name in sorted(set(named.values()) or files):
-            shard = read_file(folder / name)
-            if twice := sorted(tensors.keys() & shard.keys()):
-                raise UserError(f"{folder} holds {twice[0]} in two files: remove the ones that do not belong to it")
-            tensors |= shard
-        if absent := sorted(named.keys() - tensors.keys()):
-            raise UserError(f"{folder} lacks {', '.join(absent)}, which its index names: copy the shards again")
-        return tensors
+        if names := {name for name in here if fnmatch.fnmatchcase(name, pattern)}:
+            return chosen(names)
     raise UserError(f"{folder} holds no weights: expected *.safetensors or pytorch_model*.bin")
+
+
+def read_folder(folder) -> dict[str, np.ndarray]:
+    """The tensors of a folder, from the files that `weight_files` chooses. Where there is an index, it says from which
+    file a tensor is read; other tensors of that file are ignored.
+
+    Raises UserError as `weight_files` does, where a file lacks a tensor of the index, or where two files hold one name.
+    """
+    files = weight_files(folder)
+    tensors: dict[str, np.ndarray] = {}
+    for file in files.names:
+        shard = read_file(Path(folder) / file)
+        if files.index:
+            shard = {name: tensor for name, tensor in shard.items() if files.index.get(name) == file}
+        if twice := sorted(tensors.keys() & shard.keys()):
+            raise UserError(f"{folder} holds {twice[0]} in two files: remove the ones that do not belong to it")
+        tensors |= shard
+    if absent := sorted(files.index.keys() - tensors.keys()):
+        raise UserError(f"{folder}: {first_few(absent)} not in the file that the index names: copy the shards again")
+    return tensors
+
+
+def first_few(words: list[str], most: int = 24) -> str:
+    """A list for a message: the first words, and how many more there are."""
+    return "; ".join(words[:most]) + (f"; and {len(words) - most} more" if len(words) > most else "")
 
 
 def in_file_order(tensors: Mapping[str, Tensor]) -> list[Tensor]:

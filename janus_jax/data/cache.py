@@ -2,13 +2,15 @@
 
 A *group* is a prompt with several pictures, each with its codes, the picture that the judge sees (what the codes decode
 to, or the original), the judge's score and the reason. The cache is one `.npz` of flat arrays, so that any picture is a
-slice away.
+slice away; N texts are two of them, their bytes and where each ends, so that a long one costs what it is long.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,10 @@ from janus_jax.sequences import images
 
 @dataclasses.dataclass(frozen=True)
 class PictureFiles:
-    """Pictures that stay in their files, N paths, and are read, letterboxed, when they are asked for: [i] is
+    """Pictures that stay in their files, N paths (texts), and are read, letterboxed, when they are asked for: [i] is
     u8[side,side,3]. Raises UserError where a file has gone."""
 
-    paths: np.ndarray
+    paths: Sequence[str]
     side: int
 
     @property
@@ -34,11 +36,14 @@ class PictureFiles:
         return images.letterbox(images.read(self.paths[i]), self.side)
 
 
+TEXTS = ("prompts", "reasons", "captions")
+
+
 @dataclasses.dataclass(frozen=True)
 class Groups:
     """prompts: P texts; start i64[P+1]: pictures start[p]..start[p+1] belong to prompt p; codes i32[N,I];
     pixels u8[N,h,w,3] or PictureFiles; score f32[N], 1 = right; reasons: N texts that begin with Yes or No;
-    captions: N texts that say what a picture shows."""
+    captions: N texts that say what a picture shows. Texts are arrays of str objects, whatever they are given as."""
 
     prompts: np.ndarray
     start: np.ndarray
@@ -47,6 +52,10 @@ class Groups:
     score: np.ndarray
     reasons: np.ndarray
     captions: np.ndarray
+
+    def __post_init__(self):
+        for name in TEXTS:
+            object.__setattr__(self, name, _objects(getattr(self, name)))
 
     def __len__(self):
         return len(self.prompts)
@@ -61,8 +70,14 @@ def save(path, groups: Groups) -> None:
     path = Path(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.npz")
     arrays = {field.name: getattr(groups, field.name) for field in dataclasses.fields(Groups)}
-    if isinstance(groups.pixels, PictureFiles):
-        arrays |= {"pixels": groups.pixels.paths, "side": groups.pixels.side}
+    texts = {name: arrays.pop(name) for name in TEXTS}
+    if isinstance(arrays["pixels"], PictureFiles):
+        files = arrays.pop("pixels")
+        texts["pixels"], arrays["side"] = files.paths, files.side
+    for name, values in texts.items():
+        encoded = [str(value).encode("utf-8") for value in values]
+        arrays[f"{name}.bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays[f"{name}.ends"] = np.cumsum([len(value) for value in encoded], dtype=np.int64)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(scratch, **arrays)
@@ -77,14 +92,29 @@ def load(path) -> Groups:
     """Reads a cache file. Raises UserError where it is missing or not one."""
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {field.name: file[field.name] for field in dataclasses.fields(Groups)}
+            names = [field.name for field in dataclasses.fields(Groups)]
+            arrays = {name: _texts(file, name) if f"{name}.ends" in file else file[name] for name in names}
             if "side" in file:
                 arrays["pixels"] = PictureFiles(arrays["pixels"], int(file["side"]))
             return Groups(**arrays)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not a cache of labelled pictures ({error}): make it with janus_jax.cache_codes"
         ) from error
+
+
+def _texts(file, name) -> np.ndarray:
+    data, ends = file[f"{name}.bytes"].tobytes(), file[f"{name}.ends"].tolist()
+    if ends and (ends[-1] != len(data) or any(a > b for a, b in itertools.pairwise([0, *ends]))):
+        raise ValueError(f"the ends of {name} do not go with their bytes")
+    return _objects([data[begin:end].decode("utf-8") for begin, end in itertools.pairwise([0, *ends])])
+
+
+def _objects(texts) -> np.ndarray:
+    """Texts as an array of str objects: one of fixed width would give each the length of the longest."""
+    array = np.empty(len(texts), object)
+    array[:] = [str(text) for text in texts]
+    return array
 
 
 _PER_PICTURE = ("codes", "pixels", "score", "reasons", "captions")

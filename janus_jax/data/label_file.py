@@ -7,10 +7,10 @@ state 4 is a right picture, 0 and 1 are wrong ones, 2 and 3 are not used; prob i
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
+from janus_jax.data import records
 from janus_jax.errors import UserError
 
 VERDICTS = {4: "Yes", 0: "No", 1: "No"}
@@ -38,46 +38,53 @@ class Labelled:
     pictures: tuple[Picture, ...]
 
 
-def read(path, folder) -> list[Labelled]:
-    """The prompts of a label file; img_path is relative to `folder`. Lines without a usable picture are left out.
-    Raises UserError naming the line that is none, or where no prompt has both a right and a wrong picture."""
-    path, folder = Path(path), Path(folder)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
+def read(path, folder, tally: records.Tally | None = None, allow_outside: bool = False) -> list[Labelled]:
+    """The prompts of a label file; img_path is relative to `folder`, and inside it unless outside is allowed. Lines
+    without a usable picture are left out. tally: counts bad pictures, and bad lines as one. Raises UserError where too
+    many are bad, or where no prompt has both a right and a wrong picture."""
+    tally, prompts = tally or records.Tally(path), []
+    for number, line in records.lines(path, tally):
+        try:
+            entry = records.json_object(line)
+            prompt, items = records.text_in(entry, "prompt"), entry.get("data")
+            if not isinstance(items, list):
+                raise records.BadRecord("'data' is missing" if items is None else "'data' is no list")
+        except UserError as error:
+            tally.refuse(number, error)
+            continue
+        pictures = []
+        for item in items:
             try:
-                entry = json.loads(line)
-                pictures = tuple(p for p in (_picture(item, folder) for item in entry["data"]) if p is not None)
-                prompts.append(Labelled(number, entry["prompt"].strip(), pictures))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: it is not JSON ({error.msg})") from error
-            except KeyError as error:
-                raise UserError(f"{path}, line {number}: {error} is missing") from error
-            except (ValueError, TypeError, AttributeError) as error:
-                reason = error if isinstance(error, UserError) else "not a prompt with a list of labelled pictures"
-                raise UserError(f"{path}, line {number}: {reason}") from error
+                picture = _picture(item, Path(folder), allow_outside)
+                tally.good += 1
+            except UserError as error:
+                tally.refuse(number, error)
+            else:
+                pictures += [] if picture is None else [picture]
+        prompts.append(Labelled(number, prompt, tuple(pictures)))
+    tally.check()
     if not any({p.score >= RIGHT for p in prompt.pictures} == {True, False} for prompt in prompts):
         raise UserError(f"{path} has no prompt with both a right and a wrong picture: there is nothing to learn from")
     return [prompt for prompt in prompts if prompt.pictures]
 
 
-def _picture(item, folder) -> Picture | None:
+def _picture(item, folder, allow_outside) -> Picture | None:
     """One labelled picture, None where it is not used."""
+    if not isinstance(item, dict) or not {"state", "prob"} <= set(item):
+        raise records.BadRecord("a labelled picture has img_path, reason, prob and state")
     state, score = item["state"], item["prob"]
     if state in UNUSED:
         return None
-    if state not in VERDICTS:
-        raise UserError(f"state {state!r} is none of 0 to 4")
-    if not isinstance(score, (int, float)) or not 0 <= score <= 1:
-        raise UserError(f"prob {score!r} is no number between 0 and 1")
-    verdict = VERDICTS[state]
+    if isinstance(state, bool) or state not in (*VERDICTS,):
+        raise records.BadRecord(f"state {state!r} is none of 0 to 4", "a state that is none of 0 to 4")
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
+        raise records.BadRecord(f"prob {score!r} is no number between 0 and 1", "a prob that is none")
+    verdict, said = VERDICTS[state], records.text_in(item, "reason")
     # the judge's own first word may contradict the state, which counts
-    reason, found = re.subn(r"^\s*(yes|no)\b", verdict, item["reason"], flags=re.IGNORECASE)
+    reason, found = re.subn(r"^(yes|no)\b", verdict, said, flags=re.IGNORECASE)
     if not found:
-        raise UserError(f"the reason {item['reason'][:40]!r} begins with neither Yes nor No")
+        kind = "a reason that begins with neither Yes nor No"
+        raise records.BadRecord(f"the reason {said[:40]!r} begins with neither Yes nor No", kind)
+    path = records.path_in(item, "img_path", folder, allow_outside)
     contradicted = score < RIGHT if verdict == "Yes" else score >= WRONG
-    return None if contradicted else Picture(folder / item["img_path"], float(score), reason)
+    return None if contradicted else Picture(path, float(score), reason)

@@ -23,11 +23,11 @@ def label(rng, prompts, codes, pixels) -> cache.Groups:
         start.append(len(kept))
     rows, columns = np.array(kept, np.int64).reshape(-1, 2).T
     return cache.Groups(
-        prompts=np.array(prompts),
+        prompts=prompts,
         start=np.array(start),
         codes=codes[rows, columns].astype(np.int32),
         pixels=pixels[rows, columns],
         score=np.array(scores, np.float32),
-        reasons=np.array(reasons),
-        captions=np.array(captions),
+        reasons=reasons,
+        captions=captions,
     )

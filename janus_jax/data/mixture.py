@@ -21,7 +21,10 @@ import numpy as np
 from janus_jax.data.cache import Groups
 from janus_jax.errors import UserError
 from janus_jax.sequences import tokens
-from janus_jax.sequences.batch import DESCRIBE, DRAW, REASON, REDRAW, VERDICT, Batch, Row, collate
+from janus_jax.sequences.batch import DESCRIBE, DRAW, REASON, REDRAW, VERDICT, Batch
+from janus_jax.sequences.grammar import Grammar
+from janus_jax.sequences.request import Request
+from janus_jax.sequences.row import Row, collate
 from janus_jax.shapes.text import QUESTION
 
 
@@ -57,22 +60,13 @@ class Bucket:
 
 
 class RowMaker:
-    """Makes rows from groups. drop: the probability that a prompt becomes PAD in draw and redraw (guidance needs it);
-    seen_tokens: positions of a picture for the judge; judged_right: the least score of pictures that are judged Yes
-    (those to be drawn have at least 0.8)."""
+    """Makes rows from groups, by the grammar. drop: the probability that a prompt becomes PAD in draw and redraw
+    (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be drawn have at least
+    0.8)."""
 
-    def __init__(
-        self,
-        groups: Groups,
-        tokenizer: tokens.Tokenizer,
-        seen_tokens: int,
-        drop: float = 0.1,
-        judged_right: float = 0.8,
-    ):
-        self.groups, self.tokenizer, self.seen_tokens, self.drop = groups, tokenizer, seen_tokens, drop
-        self.special = tokenizer.special
-        self.think = tokenizer.encode(tokens.THINK, bos=False)
-        self.next = tokenizer.encode(tokens.NEXT, bos=False)
+    def __init__(self, groups: Groups, grammar: Grammar, drop: float = 0.1, judged_right: float = 0.8):
+        self.groups, self.grammar, self.drop = groups, grammar, drop
+        self.special = grammar.special
         # P: positives from 0.8, negatives under 0.5
         self.right, self.wrong, self.judged = (
             [groups.pictures(p)[which[groups.pictures(p)]] for p in range(len(groups))]
@@ -80,7 +74,7 @@ class RowMaker:
         )
         texts = np.unique(np.concatenate([groups.reasons, groups.captions]))
         # the most words that a row trains, with EOS
-        self.longest = 1 + max(len(tokenizer.encode(str(text), bos=False)) for text in texts)
+        self.longest = 1 + max(len(self._words(text)) for text in texts)
         everything = np.arange(len(groups))
         has_right, has_wrong, has_judged = (
             np.array([len(pictures) > 0 for pictures in each], bool) for each in (self.right, self.wrong, self.judged)
@@ -104,48 +98,48 @@ class RowMaker:
         p = int(rng.choice(usable))
         if task == "describe":
             return self._describe(int(rng.choice(self.groups.pictures(p))))
-        prompt = tokens.prompt_ids(self.tokenizer, str(self.groups.prompts[p]))
-        row = Row()
-        uncond = tokens.unconditional(prompt, self.special.pad)
+        row, wrong = Row(), self.wrong[p]
         dropped = task != "judge" and rng.random() < self.drop
-        row.add_text(uncond if dropped else prompt, uncond=uncond)
-        wrong = self.wrong[p]
+        self.grammar.ask(row, Request(str(self.groups.prompts[p])), dropped=dropped)
         past = rng.choice(wrong, earlier, replace=len(wrong) < earlier)
-        for picture in past:
-            self._add_picture(row, picture, task)
-            row.add_text(self.think + self._reason(picture)[:-1] + self.next)
         if task == "judge":
-            sides = [side for side in (self.judged[p], wrong) if len(side)]
-            picture = rng.choice(sides[0] if rng.random() < 0.5 else sides[-1])
-            self._add_picture(row, picture, task)
-            row.add_text(self.think)
-            reason = self._reason(picture)
-            yes_no = (self.special.yes, self.special.no)
-            row.add_text(reason, [VERDICT if token in yes_no else REASON for token in reason])
+            self._judge(rng, row, past, p)
         else:
+            for picture in past:
+                self.grammar.draw(row, self.groups.codes[picture])
+                self.grammar.redraw(row, self._reason(picture))
             picture = rng.choice(self.right[p])
-            row.add_codes(self.groups.codes[picture].tolist(), DRAW if task == "draw" else REDRAW)
+            self.grammar.draw(row, self.groups.codes[picture], DRAW if task == "draw" else REDRAW)
         return row
+
+    def _judge(self, rng, row, past, p):
+        """Appends earlier pictures with their reasons, then one to be judged, right or wrong as often."""
+        for picture in past:
+            self.grammar.look(row, self._pixels(picture))
+            self.grammar.say(row, reason := self._reason(picture))
+            self.grammar.look_again(row, reason)
+        sides = [side for side in (self.judged[p], self.wrong[p]) if len(side)]
+        picture = rng.choice(sides[0] if rng.random() < 0.5 else sides[-1])
+        self.grammar.look(row, self._pixels(picture))
+        reason = self._reason(picture)
+        yes_no = np.isin(reason, (self.special.yes, self.special.no))
+        self.grammar.say(row, reason, np.where(yes_no, VERDICT, REASON))
 
     def _describe(self, picture):
-        before, after = tokens.chat_prompt(QUESTION, system="").split(tokens.PLACEHOLDER)
         row = Row()
-        row.add_text(self.tokenizer.encode(before + tokens.BEGIN_IMAGE))
-        self._add_picture(row, picture, "judge")
-        row.add_text(self.tokenizer.encode(tokens.END_IMAGE + after, bos=False))
-        ids = self.tokenizer.encode(str(self.groups.captions[picture]), bos=False)[: tokens.MAX_REASON_TOKENS - 1]
-        row.add_text([*ids, self.special.eos], [DESCRIBE] * (len(ids) + 1))
+        self.grammar.answer(row, [self._pixels(picture)], QUESTION, system="")
+        ids = [*self._words(self.groups.captions[picture])[: tokens.MAX_REASON_TOKENS - 1], self.special.eos]
+        row.add_text(ids, DESCRIBE)
         return row
 
-    def _add_picture(self, row, picture, task):
-        if task == "judge":
-            row.add_seen(self.groups.pixels[picture].astype(np.float32) / 127.5 - 1.0, self.seen_tokens)
-        else:
-            row.add_codes(self.groups.codes[picture].tolist())
+    def _pixels(self, picture):
+        return self.groups.pixels[picture].astype(np.float32) / 127.5 - 1.0
+
+    def _words(self, text):
+        return self.grammar.tokenizer.encode(str(text), bos=False, literal=True)
 
     def _reason(self, picture):
-        ids = self.tokenizer.encode(str(self.groups.reasons[picture]), bos=False)[: tokens.MAX_REASON_TOKENS - 1]
-        return [*ids, self.special.eos]
+        return np.array([*self._words(self.groups.reasons[picture])[: tokens.MAX_REASON_TOKENS - 1], self.special.eos])
 
 
 class Steps:

@@ -1,22 +1,20 @@
 """Prompts of stage 2 from a file, one per line, in an order that is a function of (seed, step) alone (numpy)."""
 
-from pathlib import Path
-
 import numpy as np
 
+from janus_jax.data import records
 from janus_jax.errors import UserError
 
 
-def read_prompts(path) -> list[str]:
-    """The lines of a UTF-8 file, stripped, without empty ones. Raises UserError where there are none."""
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"cannot read the prompts {path} ({error}): set --config.prompts to a UTF-8 file") from error
-    lines = [line for line in lines if line]
-    if not lines:
+def read_prompts(path, most_bad: float = records.MOST_BAD) -> list[str]:
+    """The lines of a UTF-8 file, stripped, without empty ones; see records.lines. most_bad: the share of lines that may
+    be no text. Raises UserError where there are none."""
+    tally = records.Tally(path, most_bad)
+    prompts = records.read(path, str.strip, tally)
+    tally.close()
+    if not prompts:
         raise UserError(f"{path} holds no prompt: write one per line")
-    return lines
+    return prompts
 
 
 def of_step(total: int, count: int, seed: int, step: int) -> list[int]:

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from janus_jax.models.janus import Janus
 from janus_jax.parallel import sharding
-from janus_jax.sequences.batch import CODE, SEEN, TEXT
+from janus_jax.sequences.batch import CODE, SEEN, TEXT, Batch
 
 STATES = ("batch", "length", "width")  # the logical names of embeddings and hidden states
 
@@ -37,3 +38,34 @@ def states_at(states, index):
     ones = jax.nn.one_hot(index, states.shape[1], dtype=states.dtype)
     picked = jnp.einsum("BNT,BTD->BND", ones, states, precision=jax.lax.Precision.HIGHEST)
     return sharding.constrain(picked, *STATES)
+
+
+def is_guided(batch: Batch) -> bool:
+    """Whether a batch's codes are scored under guidance, from two rows per sequence."""
+    return batch.uncond_ids is not None and batch.codes is not None
+
+
+def embed_batch(model: Janus, params, batch: Batch, guided: bool = False):
+    """Embeddings [B,T,D] of a batch's rows; guided: [2B,T,D], paired with those of the unconditional rows, which are
+    the same sequences but for the prompt's words: only text embeddings differ."""
+    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
+    if not guided:
+        return embeds
+    text = batch.kind == TEXT
+    words = model.apply({"params": params}, jnp.where(text, batch.uncond_ids, 0), method="embed_text")
+    # stated, so that the compiler does not try another split on the way
+    pair = (sharding.constrain(x, *STATES) for x in (embeds, jnp.where(text[..., None], words, embeds)))
+    return sharding.constrain(paired(*pair), *STATES)
+
+
+def paired(conditional, unconditional):
+    """Rows [B,...] of either kind as [2B,...], for one pass over both: each unconditional row follows its conditional
+    one. So the two lie on one device of a mesh, and guidance sends nothing."""
+    stack = np.stack if isinstance(conditional, np.ndarray) else jnp.stack
+    return stack([conditional, unconditional], axis=1).reshape(-1, *conditional.shape[1:])
+
+
+def unpaired(rows):
+    """Undoes `paired`: (conditional, unconditional)."""
+    pairs = rows.reshape(-1, 2, *rows.shape[1:])
+    return pairs[:, 0], pairs[:, 1]

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax.errors import UserError
+from janus_jax.models import declared
 from janus_jax.models.attention import CHOICES
 from janus_jax.models.llama import Cache, Llama, LlamaConfig
 from janus_jax.models.siglip import Siglip, SiglipConfig
@@ -25,6 +26,7 @@ from janus_jax.parallel import sharding
 
 Array = jax.Array
 
+DTYPES = tuple(map(jnp.dtype, (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64)))
 _PARTS = {"llama": LlamaConfig, "siglip": SiglipConfig, "vq": VQConfig}
 
 
@@ -41,16 +43,23 @@ class JanusConfig:
     siglip: SiglipConfig = SiglipConfig()
     vq: VQConfig = VQConfig()
     dtype: Any = jnp.float32
-    remat: str = "none"
-    scan: bool = True
-    attention: str = "auto"
+    remat: str = declared.choice("none", REMAT)
+    scan: bool = declared.switch(True)
+    attention: str = declared.choice("auto", CHOICES)
 
     def __post_init__(self):
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))  # "bfloat16" and jnp.bfloat16 are one setting
-        if self.remat not in REMAT:
-            raise ValueError(f"unknown remat {self.remat!r}; known: {', '.join(REMAT)}")
-        if self.attention not in CHOICES:
-            raise ValueError(f"unknown attention {self.attention!r}; known: {', '.join(CHOICES)}")
+        declared.check(self)
+        for name, part in _PARTS.items():
+            if not isinstance(getattr(self, name), part):
+                raise UserError(f"{name} is {str(getattr(self, name))[:40]!r}: it must be a {part.__name__}")
+        try:
+            dtype = jnp.dtype(self.dtype or "absent")  # "bfloat16" and jnp.bfloat16 are one setting
+        except (TypeError, ValueError):
+            dtype = None
+        if dtype is None or dtype not in DTYPES:  # numpy takes None for one of them
+            known = ", ".join(each.name for each in DTYPES)
+            raise UserError(f"dtype is {str(self.dtype)[:40]!r}: it must be one of {known}")
+        object.__setattr__(self, "dtype", dtype)
 
     @classmethod
     def preset(cls, name: str) -> "JanusConfig":
@@ -77,17 +86,12 @@ class JanusConfig:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "JanusConfig":
-        """The inverse of to_dict. Missing keys take their defaults; an unknown one raises ValueError."""
-        parts = {key: _build(part, plain[key], key + ".") for key, part in _PARTS.items() if key in plain}
-        return _build(cls, {**plain, **parts}, "")
-
-
-def _build(cls, plain, prefix):
-    known = {field.name for field in dataclasses.fields(cls)}
-    for key in plain:
-        if key not in known:
-            raise ValueError(f"unknown key {prefix + key!r} in the model configuration")
-    return cls(**plain)
+        """The inverse of to_dict. Missing keys take their defaults; an unknown one, or a value
+        of the wrong type or range, raises UserError naming it."""
+        if not isinstance(plain, dict):
+            return declared.build(cls, plain)  # which refuses it
+        parts = {key: declared.build(part, plain[key], key + ".") for key, part in _PARTS.items() if key in plain}
+        return declared.build(cls, {**plain, **parts})
 
 
 PRESETS = {

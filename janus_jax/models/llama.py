@@ -18,7 +18,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from janus_jax.models import attention
+from janus_jax.errors import UserError
+from janus_jax.models import attention, declared
 from janus_jax.models.stack import stack
 from janus_jax.parallel import sharding
 
@@ -29,22 +30,23 @@ Array = jax.Array
 class LlamaConfig:
     """Sizes of the decoder; the defaults are Janus-Pro-1B."""
 
-    vocab_size: int = 102400
-    width: int = 2048
-    layers: int = 24
-    heads: int = 16
-    kv_heads: int = 16
-    head_dim: int = 128
-    mlp: int = 5632
-    rope_theta: float = 1e4
-    norm_eps: float = 1e-6
-    max_positions: int = 16384
+    vocab_size: int = declared.whole(102400, 1, 2**22)
+    width: int = declared.whole(2048, 1, 2**16)
+    layers: int = declared.whole(24, 1, 1024)
+    heads: int = declared.whole(16, 1, 1024)
+    kv_heads: int = declared.whole(16, 1, 1024)
+    head_dim: int = declared.whole(128, 2, 4096)
+    mlp: int = declared.whole(5632, 1, 2**20)
+    rope_theta: float = declared.real(1e4, 1e10)
+    norm_eps: float = declared.real(1e-6, 0.1)
+    max_positions: int = declared.whole(16384, 1, 2**24)
 
     def __post_init__(self):
+        declared.check(self, "llama.")
         if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
+            raise UserError(f"llama: {self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd; rotary positions need pairs")
+            raise UserError(f"llama.head_dim {self.head_dim} is odd; rotary positions need pairs")
 
 
 @flax.struct.dataclass

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from janus_jax.errors import UserError
+from janus_jax.models import declared
 from janus_jax.models.stack import stack
 
 Array = jax.Array
@@ -20,18 +22,21 @@ Array = jax.Array
 class SiglipConfig:
     """Sizes of the encoder; the defaults are SigLIP-L/16 at 384 px."""
 
-    image_size: int = 384
-    patch_size: int = 16
-    width: int = 1024
-    layers: int = 24
-    heads: int = 16
-    mlp: int = 4096
+    image_size: int = declared.whole(384, 1, 4096)
+    patch_size: int = declared.whole(16, 1, 4096)
+    width: int = declared.whole(1024, 1, 2**16)
+    layers: int = declared.whole(24, 1, 1024)
+    heads: int = declared.whole(16, 1, 1024)
+    mlp: int = declared.whole(4096, 1, 2**20)
 
     def __post_init__(self):
+        declared.check(self, "siglip.")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise UserError(
+                f"siglip.image_size {self.image_size} is not a multiple of siglip.patch_size {self.patch_size}"
+            )
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} does not split into {self.heads} heads")
+            raise UserError(f"siglip.width {self.width} does not split into {self.heads} heads")
 
     @property
     def tokens(self) -> int:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax.errors import UserError
+from janus_jax.models import declared
 
 Array = jax.Array
 
@@ -29,22 +30,23 @@ class VQConfig:
     depends on its surroundings only, not on what else the picture shows.
     """
 
-    image_size: int = 384
-    channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    res_blocks: int = 2
-    z_channels: int = 256
-    codebook_size: int = 16384
-    code_dim: int = 8
-    groups: int = 32
-    attention: bool = True
-    local_norm: bool = False
+    image_size: int = declared.whole(384, 1, 4096)
+    channels: int = declared.whole(128, 1, 8192)
+    channel_multipliers: tuple[int, ...] = declared.wholes((1, 1, 2, 2, 4), 1, 64, longest=12)
+    res_blocks: int = declared.whole(2, 1, 64)
+    z_channels: int = declared.whole(256, 1, 8192)
+    codebook_size: int = declared.whole(16384, 1, 2**22)
+    code_dim: int = declared.whole(8, 1, 8192)
+    groups: int = declared.whole(32, 1, 8192)
+    attention: bool = declared.switch(True)
+    local_norm: bool = declared.switch(False)
 
     def __post_init__(self):
-        # A list, as JSON gives it, would make the configuration unhashable.
-        object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
+        declared.check(self, "vq.")
         if self.image_size % self.stride:
-            raise UserError(f"image_size {self.image_size} is not a multiple of the tokenizer's stride {self.stride}")
+            raise UserError(
+                f"vq.image_size {self.image_size} is not a multiple of the tokenizer's stride {self.stride}"
+            )
         for multiplier in self.channel_multipliers:
             if self.channels * multiplier % self.groups:
                 raise UserError(f"{self.channels * multiplier} channels do not split into {self.groups} groups")

@@ -41,18 +41,25 @@ td:first-child, th:first-child { text-align: left }
 
 
 def read(workdir) -> dict[str, list[tuple[int, float]]]:
-    """name -> [(step, value)] of `metrics.jsonl`, in order. Where a run was resumed, what was written twice counts as
-    written last; missing values are left out. Raises UserError where there are no metrics."""
+    """name -> [(step, value)] of `metrics.jsonl`, in order. What was written twice counts as written last; missing
+    values are left out, and so are lines that a kill cut short. Raises UserError where there are none."""
     path = Path(workdir) / "metrics.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    except (OSError, ValueError) as error:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
         raise UserError(f"{path} cannot be read ({error}): --workdir takes the folder of a training") from error
     by_name = {}
     for line in lines:
-        for name, value in line.items():
-            if name not in ("stage", "step") and value is not None:
-                by_name.setdefault(name, {})[line["step"]] = value
+        try:
+            said = json.loads(line)
+            step = int(said["step"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        for name, value in said.items():
+            if name not in ("stage", "step") and isinstance(value, (int, float)):
+                by_name.setdefault(name, {})[step] = value
+    if not by_name and any(line.strip() for line in lines):
+        raise UserError(f"{path} cannot be read (no line is one of metrics): --workdir takes the folder of a training")
     return {name: sorted(values.items()) for name, values in by_name.items()}
 
 

@@ -2,9 +2,10 @@
 
 import textwrap
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 MARGIN = 16
+LIMIT = 12  # trajectories on one board
 INK, FAINT, PAPER = (34, 34, 40), (120, 120, 128), (252, 251, 248)
 YES, NO = (24, 128, 72), (190, 50, 44)
 
@@ -19,18 +20,18 @@ def _text(draw, place, text, width, font, fill):
     return y
 
 
-def storyboard(trajectories, side: int = 160, limit: int = 12, title: str | None = None) -> Image.Image:
+def storyboard(trajectories, side: int = 160, limit: int = LIMIT, title: str | None = None) -> Image.Image:
     """One row per trajectory, at most `limit`: the prompt, then each picture with its verdict, the model's P(yes) and
-    its reason. The chosen picture has a frame. Returns an RGB PIL image."""
+    its reason. The chosen picture has a frame. Of an edit the source comes first, and last what differs between it and
+    the chosen picture. Returns an RGB PIL image."""
     shown = list(trajectories)[:limit]
-    rounds = max(len(t.rounds) for t in shown)
-    title_font, font, small = (ImageFont.load_default(size) for size in (22, 17, 13))
-    label = 200
-    column = max(side, 190) + MARGIN
-    row = side + 84
+    edits = any(t.request.source is not None for t in shown)
+    columns = max(len(t.rounds) for t in shown) + 2 * edits
+    label, column, row = 200, max(side, 190) + MARGIN, side + 84
     top = 56 if title else MARGIN
-    board = Image.new("RGB", (MARGIN + label + rounds * column + MARGIN, top + len(shown) * row + MARGIN), PAPER)
+    board = Image.new("RGB", (MARGIN + label + columns * column + MARGIN, top + len(shown) * row + MARGIN), PAPER)
     draw = ImageDraw.Draw(board)
+    title_font, font, small = (ImageFont.load_default(size) for size in (22, 17, 13))
     if title:
         draw.text((MARGIN, 18), title, font=title_font, fill=INK)
     for i, trajectory in enumerate(shown):
@@ -39,15 +40,36 @@ def storyboard(trajectories, side: int = 160, limit: int = 12, title: str | None
             draw.line((MARGIN, y - 8, board.width - MARGIN, y - 8), fill=(226, 224, 218))
         below = _text(draw, (MARGIN, y + 4), trajectory.prompt, label - MARGIN, font, INK)
         draw.text((MARGIN, below + 4), f"sample {trajectory.sample}", font=small, fill=FAINT)
-        for turn, shot in enumerate(trajectory.rounds):
-            x = MARGIN + label + turn * column
-            board.paste(shot.image.convert("RGB").resize((side, side), Image.Resampling.NEAREST), (x, y))
-            color = YES if shot.verdict else NO
-            width = 4 if turn == trajectory.final else 1
-            edge = color if turn == trajectory.final else FAINT
-            draw.rectangle((x - 1, y - 1, x + side, y + side), outline=edge, width=width)
-            verdict = f"{'Yes' if shot.verdict else 'No'}  ({shot.p_yes:.0%} yes)"
-            draw.text((x, y + side + 5), verdict, font=small, fill=color)
-            reason = shot.reason.split(",", 1)[-1].strip() if "," in shot.reason else shot.reason
-            _text(draw, (x, y + side + 23), reason, column - MARGIN, small, INK)
+        places = [(MARGIN + label + n * column, y) for n in range(columns)]
+        if trajectory.request.source is not None:
+            source = _square(trajectory.request.source, side)
+            chosen = _square(trajectory.rounds[trajectory.final].image, side)
+            _picture(board, draw, places.pop(0), source, "source", small)
+            _picture(board, draw, places[-1], ImageChops.difference(source, chosen), "what differs", small)
+        for turn, (shot, place) in enumerate(zip(trajectory.rounds, places, strict=False)):
+            _round(board, draw, place, shot, turn == trajectory.final, side, column, small)
     return board
+
+
+def _square(image, side):
+    """The picture's centre, which is what an edit sees of its source, enlarged without smoothing."""
+    short = min(image.size)
+    left, top = ((length - short) // 2 for length in image.size)
+    square = image.convert("RGB").crop((left, top, left + short, top + short))
+    return square.resize((side, side), Image.Resampling.NEAREST if short < side else Image.Resampling.BICUBIC)
+
+
+def _picture(board, draw, place, picture, caption, font):
+    board.paste(picture, place)
+    draw.text((place[0], place[1] + picture.height + 5), caption, font=font, fill=FAINT)
+
+
+def _round(board, draw, place, shot, chosen, side, column, font):
+    x, y = place
+    board.paste(_square(shot.image, side), place)
+    color = YES if shot.verdict else NO
+    draw.rectangle((x - 1, y - 1, x + side, y + side), outline=color if chosen else FAINT, width=4 if chosen else 1)
+    verdict = f"{'Yes' if shot.verdict else 'No'}  ({shot.p_yes:.0%} yes)"
+    draw.text((x, y + side + 5), verdict, font=font, fill=color)
+    reason = shot.reason.split(",", 1)[-1].strip() if "," in shot.reason else shot.reason
+    _text(draw, (x, y + side + 23), reason, column - MARGIN, font, INK)

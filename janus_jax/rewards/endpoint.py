@@ -159,6 +159,11 @@ def retry_after(header: str, now: float | None = None) -> float:
 
 
 def _refusal(response) -> str:
+    if response.has_redirect_location:  # pictures are not sent where nobody has asked to have them sent
+        target = response.url.join(response.headers["location"])
+        return one_line(
+            f"HTTP {response.status_code}: it redirects to {target}: if that is the judge, give its address"
+        )
     return one_line(f"HTTP {response.status_code}: {response.text or response.reason_phrase}")
 
 

@@ -12,6 +12,9 @@
 | api_key_env | chat, released | the environment variable that holds the bearer token; "" = none |
 | concurrency, timeout_s, retries | chat, released | see endpoint.Endpoint; in a pod of each process |
 | questions | chat | a JSON file {prompt: [question, ...]}; "" or a prompt not listed: one about the whole prompt |
+| top_logprobs | chat | how many alternatives to the first token are asked for; the server has to allow as many |
+| limit_name | chat | what the server calls the most tokens of an answer: "max_tokens" or "max_completion_tokens" |
+| extra_body | chat | a dict of what else a request says, like {"chat_template_kwargs": {"enable_thinking": False}} |
 | function | python | module:function, a callable as of judge.as_judge; the module is also looked for where one works |
 | parts | weighted | name -> such a sub-tree with a weight; keys that it leaves out are as in DEFAULTS |
 """
@@ -31,6 +34,7 @@ from janus_jax.rewards.endpoint import Endpoint
 from janus_jax.rewards.judge import Judge
 
 KINDS = ("shapes", "model", "chat", "released", "python", "weighted")
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 DEFAULTS = {
     "kind": "shapes",
     "weights": {},
@@ -43,6 +47,9 @@ DEFAULTS = {
     "timeout_s": 30.0,
     "retries": 4,
     "questions": "",
+    "top_logprobs": chat_endpoint.TOP,
+    "limit_name": "max_tokens",
+    "extra_body": {},
     "parts": {},
 }
 PLACE = "config.reward"
@@ -89,7 +96,9 @@ def make_judge(
         return released_http.make_judge(endpoint)
     if not settings["model"]:
         raise UserError(f"{place}.model is empty: give the name under which the server serves its model")
-    return chat_endpoint.make_judge(endpoint, settings["model"], _questions(settings["questions"], place))
+    questions = _questions(settings["questions"], place)
+    how = {name: settings[name] for name in ("top_logprobs", "limit_name", "extra_body")}
+    return chat_endpoint.make_judge(endpoint, settings["model"], questions, **how)
 
 
 def complete(reward: ConfigDict | dict, place: str = PLACE) -> dict:
@@ -108,11 +117,17 @@ def complete(reward: ConfigDict | dict, place: str = PLACE) -> dict:
             raise UserError(f"{place}.{key} is {settings[key]!r}: give a value like {default!r}")
     if settings["kind"] not in KINDS:
         raise UserError(f"{place}.kind {settings['kind']!r} is none of {', '.join(KINDS)}")
-    for key, least in (("concurrency", 1), ("retries", 0)):
+    for key, least in (("concurrency", 1), ("retries", 0), ("top_logprobs", 2)):
         if settings[key] < least:
             raise UserError(f"{place}.{key} is {settings[key]}: it must be at least {least}")
     if not 0 < settings["timeout_s"] < math.inf:
         raise UserError(f"{place}.timeout_s is {settings['timeout_s']}: give the seconds that one attempt may take")
+    if settings["limit_name"] not in LIMIT_NAMES:
+        raise UserError(f"{place}.limit_name {settings['limit_name']!r} is none of {', '.join(LIMIT_NAMES)}")
+    try:
+        json.dumps(settings["extra_body"], allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{place}.extra_body cannot be sent as JSON ({error}): give texts, numbers, lists") from error
     for name, weight in settings["weights"].items():
         if not _is_number(weight):
             raise UserError(f"{place}.weights.{name} is {weight!r}: give a number")

@@ -59,3 +59,6 @@ def gae(rewards, values, live, gamma: float = 1.0, lam: float = 1.0):
         following = np.where(here, advantages[..., n], following)
         next_value = np.where(here, values[..., n], next_value)
     return advantages, np.where(live, advantages + values, 0).astype(np.float32)
+
+
+ESTIMATORS = {"grpo": grpo, "rloo": rloo, "dr_grpo": dr_grpo}  # of group-relative advantages

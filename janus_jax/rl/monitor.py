@@ -1,59 +1,122 @@
-"""Retention of judging: how often the model's verdicts on a fixed set of labelled pictures are right, while it is
-trained to draw. The pictures are the embedded world's or a file's, not the model's own, so that a change of the figure
-is a change of the judge.
+"""What a batch of trajectories shows: scalars for the metrics of stage 2 (numpy).
+
+Truth is the judge's: a picture is right where its reward is at least one half. Pictures whose reward is NaN are known
+in no figure but `failed`.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from PIL import Image
 
-from janus_jax.data.pairs import read_pairs
-from janus_jax.parallel import hosts
-from janus_jax.sampling import decode
-from janus_jax.sampling.answer import yes_probabilities
-from janus_jax.sequences import images
-from janus_jax.shapes import render, scene, text, verify
+from janus_jax.rl.credit import by_segment
+from janus_jax.rl.rewards import Rewards
+from janus_jax.sampling.rollout import Rollout
 
-BATCH = 128  # pictures that are judged at a time
+BINS = 10  # of P(yes), for the calibration error
 
 
-class Labelled(NamedTuple):
-    """Pictures with their prompts, and the truth: whether each is what its prompt asks for, bool[N]."""
-
-    prompts: list[str]
-    images: list[Image.Image]
-    right: np.ndarray
-
-
-def labelled_pictures(model, params, count: int, seed: int = 0) -> Labelled:
-    """`count` prompts of the embedded world's training side, each with a right picture and a near miss, as the model's
-    tokenizer reproduces them; the verifier labels what came out."""
-    rng = np.random.default_rng(seed)
-    side = model.cfg.vq.image_size
-    prompts, pixels = [], []
-    for _ in range(count):
-        prompt = text.train_prompt(rng)
-        for compose in (scene.compose, scene.near_miss):
-            prompts.append(prompt)
-            pixels.append(render.render(compose(rng, text.parse(prompt)), side, rng))
-    codes = decode.encode_codes(model, params, np.stack(pixels) / np.float32(127.5) - 1)
-    pixels = images.to_uint8(hosts.whole(decode.decode_codes(model, params, codes)))
-    right = [verify.matches(text.parse(p), verify.read(x)) for p, x in zip(prompts, pixels, strict=True)]
-    return Labelled(prompts, [Image.fromarray(x) for x in pixels], np.array(right))
+def calibration_error(probability, truth, bins: int = BINS) -> float:
+    """Expected calibration error of probabilities f[N] of truths bool[N]: the mean over equal bins of |share that is
+    true - mean probability|, each bin by its number of members (Guo et al. 2017, arXiv 1706.04599, section 3). NaN for
+    no members."""
+    probability, truth = np.asarray(probability, np.float64), np.asarray(truth, np.float64)
+    if not len(probability):
+        return float("nan")
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    gap = np.bincount(place, weights=truth - probability, minlength=bins)
+    return float(np.abs(gap).sum() / len(probability))
 
 
-def listed_pictures(path) -> Labelled:
-    """The labelled pictures of a file, see data/pairs.py. Raises UserError where it is none."""
-    pairs = read_pairs(path, labelled=True)
-    right = np.array([pair.right for pair in pairs])
-    return Labelled([pair.prompt for pair in pairs], [images.read(pair.image) for pair in pairs], right)
+def diversity(codes) -> float:
+    """Of the pairs of pictures of one group, codes i32[..., G, I], the mean share of places whose codes differ."""
+    codes = np.asarray(codes)
+    G = codes.shape[-2]
+    differ = (codes[..., :, None, :] != codes[..., None, :, :]).mean(-1)  # zero with itself
+    return float(differ.sum((-2, -1)).mean() / (G * (G - 1)))
 
 
-def retention(model, params, processor, labelled: Labelled) -> float:
-    """Balanced accuracy of the verdicts, the more probable word of {Yes, No}: the mean over right and over wrong
-    pictures, 0.5 by chance."""
-    prompts = labelled.prompts
-    p_yes = yes_probabilities(model, params, processor, labelled.images, prompts, batch=min(len(prompts), BATCH))
-    agrees = (p_yes > 0.5) == labelled.right
-    return float(np.mean([agrees[labelled.right].mean(), agrees[~labelled.right].mean()]))
+def spread(values, group: int) -> float:
+    """Mean over groups of the standard deviation of their known values f[B]; a group's members lie side by side."""
+    groups = np.asarray(values, np.float64).reshape(-1, group)
+    known = [g[np.isfinite(g)] for g in groups]
+    return _mean([g.std() for g in known if len(g)])
+
+
+def dropped(advantage, group: int) -> float:
+    """Share of groups that were left out, for want of known rewards or because none has the segment: whose advantages
+    f[B, ...] are all NaN."""
+    return float(np.isnan(np.asarray(advantage, np.float64)).reshape(len(advantage) // group, -1).all(-1).mean())
+
+
+def idle_groups(advantage, group: int) -> np.ndarray:
+    """bool[groups]: those that teach nothing, whose advantages f[B, columns] are all zero or NaN."""
+    groups = np.nan_to_num(np.asarray(advantage, np.float64)).reshape(len(advantage) // group, -1)
+    return (np.abs(groups) < 1e-6).all(-1)
+
+
+def describe(rollout: Rollout, rewards: Rewards, segments, credited, group: int) -> dict:
+    """Scalars of one rollout. segments, credited: the rewards that train and the advantages that came of them,
+    f32[B,columns] each; a group's trajectories lie side by side. "trained_NAME" is what the loss raises, by segment,
+    with its spread within groups; "score_NAME" a judge's score, where there are several."""
+    rows, total = np.arange(len(rollout)), rewards.total.astype(np.float64)
+    first, final = total[:, 0], total[rows, rollout.final]
+    live, every = rollout.live, total[rollout.live]
+    known = np.isfinite(every)
+    said, p_yes, truth = rollout.verdict[live][known], rollout.p_yes[live][known], every[known] >= 0.5
+    both = np.isfinite(first) & np.isfinite(final)
+    was, became = first[both] >= 0.5, final[both] >= 0.5
+    codes = rollout.codes[:, 0].reshape(-1, group, rollout.codes.shape[-1])
+    advantages, trained = by_segment(credited), by_segment(segments)
+    scores = {} if len(rewards.scores) < 2 else rewards.scores
+    return {
+        "reward_first": _known_mean(first),
+        "reward_final": _known_mean(final),
+        "spread_first": spread(first, group),
+        "spread_final": spread(final, group),
+        "right_first": _mean(was),
+        "right_final": _mean(became),
+        "repair_rate": _mean(became[~was]),
+        "spoil_rate": _mean(~became[was]),
+        "yes_rate": _mean(said),
+        "agreement": _mean(said == truth),
+        "yes_of_right": _mean(said[truth]),
+        "yes_of_wrong": _mean(said[~truth]),
+        "calibration_error": calibration_error(p_yes, truth),
+        "rounds": _mean(rollout.rounds),
+        "reason_length": _mean(rollout.words[live]),
+        "diversity": diversity(codes),
+        **{f"idle_{name}": _mean(idle_groups(values, group)) for name, values in advantages.items()},
+        **{f"dropped_{name}": dropped(values, group) for name, values in advantages.items()},
+        **{f"trained_{name}": _known_mean(values) for name, values in trained.items()},
+        **{f"spread_trained_{name}": spread(values.T, group) for name, values in trained.items()},
+        **{f"score_{name}": _known_mean(values[rows, rollout.final]) for name, values in scores.items()},
+        "failed": 1 - _mean(known),
+    }
+
+
+def telling(rollout: Rollout, rewards: Rewards, count: int = 4) -> list[int]:
+    """The trajectories that tell most, `count` of each kind, none twice: those whose last picture is most better than
+    the first or most worse, then the best and the worst by the chosen picture's reward. Unknown rewards are left
+    out."""
+    rows, total = np.arange(len(rollout)), rewards.total
+    known = np.isfinite(np.where(rollout.live, total, 0)).all(1)
+    change = np.abs(total[rows, rollout.rounds - 1] - total[:, 0])
+    chosen = total[rows, rollout.final]
+    picked = []
+    for order, keep in ((-change, change > 0), (-chosen, chosen >= 0.5), (chosen, chosen < 0.5)):
+        some = [int(i) for i in np.argsort(order, kind="stable") if known[i] and keep[i] and i not in picked]
+        picked += some[:count]
+    return picked or list(range(min(count, len(rollout))))
+
+
+def sampled_tokens(rollout: Rollout) -> int:
+    """Codes and words that were drawn."""
+    return int(rollout.live.sum() * rollout.codes.shape[-1] + rollout.words[rollout.live].sum())
+
+
+def _known_mean(values) -> float:
+    values = np.asarray(values)
+    return _mean(values[np.isfinite(values)])
+
+
+def _mean(values) -> float:
+    """NaN of nothing, without numpy's warning."""
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -3,7 +3,7 @@
 The value head is a leaf `value` of the one parameter pytree: V(s) = hidden . kernel + bias, where `hidden` is what
 predicts the token. A trajectory is one sequence in time, the codes of a picture, then the words of its verdict, then
 the next picture. A picture's reward comes with its last code, a verdict's, 1 - |reward - verdict|, with its last word;
-weighted so that their sum is rollout.trajectory_reward: with K rounds of T, verdicts count T/K times and the last
+weighted so that their sum is credit.trajectory_rewards: with K rounds of T, verdicts count T/K times and the last
 picture T - K + 1 times, the surplus after the Yes that ended it. (Else more rounds would be worth more, and a false No
 would pay.)
 (PPO: Schulman et al. 2017, arXiv 1707.06347; GAE: advantages.gae.)
@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from janus_jax.rl.advantages import gae
+from janus_jax.sampling.rollout import Rollout
 
 RULES = ((r"value/.*", P()),)  # for the tables of sharding.py
 
@@ -28,33 +29,32 @@ def without_value_head(params) -> dict:
     return {name: part for name, part in params.items() if name != "value"}
 
 
-def steps_of(trajectory, rewards, rounds: int):
-    """[(role, first, last + 1, reward of the last)] of a trajectory's tokens in time, of at most `rounds`. role: 0 for
-    codes, 1 for words; positions count the role's tokens in the order of rollout.pg_batch."""
-    pieces, codes, words, K = [], 0, 0, len(trajectory.rounds)
-    for turn, (shot, reward) in enumerate(zip(trajectory.rounds, map(float, rewards), strict=True), start=1):
-        pieces.append((0, codes, codes + len(shot.codes), reward))
-        codes += len(shot.codes)
-        verdict = rounds / K * (1 - abs(reward - float(shot.verdict))) + (rounds - K) * reward * (turn == K)
-        pieces.append((1, words, words + len(shot.reason_ids), verdict))
-        words += len(shot.reason_ids)
+def steps_of(rollout: Rollout, rewards, i: int, rounds: int):
+    """[(role, first, last + 1, reward of the last)] of trajectory i's tokens in time, of at most `rounds` rounds. role:
+    0 for codes, 1 for words; positions count the role's tokens in the order of batches.make."""
+    pieces, codes, words, K = [], 0, 0, int(rollout.rounds[i])
+    for turn in range(K):
+        reward, said = float(rewards[i, turn]), bool(rollout.verdict[i, turn])
+        pieces.append((0, codes, codes := codes + rollout.codes.shape[-1], reward))
+        verdict = rounds / K * (1 - abs(reward - said)) + (rounds - K) * reward * (turn + 1 == K)
+        pieces.append((1, words, words := words + int(rollout.words[i, turn]), verdict))
     return pieces
 
 
-def advantages(trajectories, rewards, rounds: int, values, gamma: float = 1.0, lam: float = 0.95):
+def advantages(rollout: Rollout, rewards, rounds: int, values, gamma: float = 1.0, lam: float = 0.95):
     """(advantages, returns), each a pair f32[B,N], f32[B,M] for codes and words.
 
-    rewards: a list per trajectory, one per picture, of at most `rounds`; values: V of the codes f32[B,N] and of the
-    words f32[B,M], places beyond a trajectory's tokens arbitrary. Where a reward is NaN all of the trajectory's
-    advantages are NaN. Known ones are scaled to mean 0 and deviation 1 over the batch.
+    rewards f32[B,R]: of the pictures, of at most `rounds`; values: V of the codes f32[B,N] and of the words f32[B,M],
+    places beyond a trajectory's tokens arbitrary. Where a reward is NaN all of the trajectory's advantages are NaN.
+    Known ones are scaled to mean 0 and deviation 1 over the batch.
     """
     values = [np.asarray(v, np.float32) for v in values]
     result = [np.full(v.shape, np.nan, np.float32) for v in values]
     returns = [np.zeros(v.shape, np.float32) for v in values]
-    for i, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True)):
-        if not np.isfinite(reward).all():
+    for i in range(len(rollout)):
+        if not np.isfinite(rewards[i, : rollout.rounds[i]]).all():
             continue
-        pieces = steps_of(trajectory, reward, rounds)
+        pieces = steps_of(rollout, rewards, i, rounds)
         expected = np.concatenate([values[role][i, first:end] for role, first, end, _ in pieces])
         given = np.zeros_like(expected)
         ends = np.cumsum([end - first for _, first, end, _ in pieces])

@@ -1,11 +1,10 @@
-"""What stage 2 learns from: prompts of a step, trajectories drawn for them, and their rewards.
+"""What stage 2 learns from at each step: a rollout, drawn for the step's requests, and its rewards.
 
 Everything that is drawn at step n is a function of the configuration's seed, n, and the parameters that draw it. Either
 the parameters of step n draw, and wait for their rewards (`collect`); or those of step n - 1 do, and rewards are
 fetched while step n + 1 is drawn (`Ahead`).
 
-In a pod all processes draw together, on the mesh of all, and each has a share of the pictures judged; trajectories and
-rewards are on all of them, and the same.
+In a pod all hosts draw together, on the mesh of all; rollouts and rewards are on all of them, and the same.
 """
 
 import contextlib
@@ -15,37 +14,35 @@ import time
 import jax
 import numpy as np
 
-from janus_jax.data import prompts as prompt_file
-from janus_jax.errors import UserError
-from janus_jax.parallel import hosts
-from janus_jax.rewards.judge import Judge, combine
-from janus_jax.rewards.pending import Pending
-from janus_jax.rl import packed, sight
-from janus_jax.rl.scored import Scores, Stage, credit, score
-from janus_jax.sampling.introspect import introspect
-from janus_jax.sequences import tokens
-from janus_jax.sequences.request import Request
-from janus_jax.shapes import text
+from janus_jax.parallel import shards
+from janus_jax.rewards.judge import Judge
+from janus_jax.rl import monitor, requests
+from janus_jax.rl.rewards import Rewards, ask, awaited, of_all
+from janus_jax.rl.scored import Scored, advantages, build, place, score
+from janus_jax.rl.stage import Stage
+from janus_jax.sampling.introspect import rollouts
+from janus_jax.sampling.rollout import Rollout
+from janus_jax.sequences.batch import targets_of, with_targets
 
 
 @dataclasses.dataclass(frozen=True)
 class Experience:
-    """Trajectories to learn from with a list of rewards each; `drawn`: the same of all that was drawn, groups that
-    were left aside included; scores: None where those are yet to be computed."""
+    """A rollout to learn from with its rewards; `drawn`: the same of all that was drawn, groups that were left aside
+    included; scored: None where its batch is yet to be made."""
 
-    trajectories: list
-    rewards: list
-    drawn: tuple[list, list]
-    scores: Scores | None = None
+    rollout: Rollout
+    rewards: Rewards
+    drawn: tuple[Rollout, Rewards]
+    scored: Scored | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Rollout:
-    """What was drawn at step `number`, and its scores, before anyone judged it."""
+class Flight:
+    """What was drawn at step `number`, and its batch, before anyone judged it."""
 
     number: int
-    trajectories: list
-    scores: Scores
+    rollout: Rollout
+    scored: Scored
 
 
 @contextlib.contextmanager
@@ -56,131 +53,24 @@ def timed(seconds, phase: str):
     seconds[phase] += time.time() - began
 
 
-# Drawing
-
-
-def check_prompts(config, lines, processor) -> None:
-    """Raises UserError where a prompt of a file is longer than config.prompt_tokens."""
-    for number, line in enumerate(lines, start=1):
-        length = len(tokens.prompt_ids(processor.tokenizer, line))
-        if length > config.prompt_tokens:
-            raise UserError(
-                f"prompt {number} of {config.prompts} has {length} tokens: set --config.prompt_tokens={length} or "
-                "shorten it"
-            )
-
-
-def prompts_of(config, stage: Stage, number: int, attempt: int = 0) -> tuple[list[str], int]:
-    """(prompts of step `number`, the seed to draw them with)."""
-    rng = np.random.default_rng([config.seed, number, attempt] if attempt else [config.seed, number])
-    if stage.prompts is None:
-        free = rng.random(config.prompts_per_step) < config.free_prompts
-        prompts = []
-        for freely in free:
-            for _ in range(20):  # twice in a step it would be the same group twice, drawn alike
-                prompt = _short_prompt(config, stage.processor, rng, freely)
-                if prompt not in prompts:
-                    break
-            prompts.append(prompt)
-    elif attempt:  # the file's order is that of first attempts
-        again = len(stage.prompts) < config.prompts_per_step
-        prompts = [stage.prompts[i] for i in rng.choice(len(stage.prompts), config.prompts_per_step, replace=again)]
-    else:
-        chosen = prompt_file.of_step(len(stage.prompts), config.prompts_per_step, config.seed, number)
-        prompts = [stage.prompts[i] for i in chosen]
-    return prompts, int(rng.integers(2**31))
-
-
-def _short_prompt(config, processor, rng, freely):
-    """A training prompt of at most config.prompt_tokens; longer ones are left out. Raises UserError where all are
-    longer."""
-    for _ in range(100):
-        prompt = text.free_prompt(rng) if freely else text.train_prompt(rng)
-        length = len(tokens.prompt_ids(processor.tokenizer, prompt))
-        if length <= config.prompt_tokens:
-            return prompt
-    raise UserError(
-        f"prompts have more than {config.prompt_tokens} tokens: set --config.prompt_tokens={length} or more"
-    )
-
-
-def explore(config, stage: Stage, params, number: int, attempt: int = 0):
-    """Trajectories of step `number`: a group for each of its prompts. Another attempt has other prompts."""
-    prompts, seed = prompts_of(config, stage, number, attempt)
-    return introspect(
+def explore(config, stage: Stage, params, number: int, attempt: int = 0) -> Rollout:
+    """The rollout of step `number`: a group for each of its requests. Another attempt has other requests."""
+    asked, seed = requests.of_step(config, stage.processor.tokenizer, stage.lines, number, attempt)
+    work = [(request, sample) for request in asked for sample in range(config.group)]
+    parts = rollouts(
         stage.model,
         stage.programs.to_draw(params),
         stage.processor,
-        prompts,
-        config.group,
+        work,
         config.rounds,
         stage.sampling,
-        seed=seed,
-        batch=config.get("rollout_rows", 0) or len(prompts) * config.group,
-        always=config.credit == "released/always_second",
-        released=config.released,
+        seed,
+        batch=config.rollout_rows or len(work),
+        always=stage.credit.always,
+        as_released=config.released,
+        prompt_tokens=config.prompt_tokens,
     )
-
-
-# Rewards
-
-
-def shots(trajectories):
-    """(requests, pictures) of all rounds, one trajectory after the other."""
-    pairs = [(Request(t.prompt), shot.image) for t in trajectories for shot in t.rounds]
-    return [request for request, _ in pairs], [image for _, image in pairs]
-
-
-def ask(config, judge: Judge, trajectories) -> Pending:
-    """Scores on their way, as the configuration says: of this process's share of the trajectories."""
-    share = trajectories[jax.process_index() :: jax.process_count()]
-    return Pending(judge, *shots(share), config.most_missing, config.pause_seconds)
-
-
-def of_all(config, trajectories, judged):
-    """The rewards of all trajectories, a list of one per picture each, from each process's scores of its share. All
-    processes call it."""
-    count = jax.process_count()
-    share = trajectories[jax.process_index() :: count]
-    ends = np.cumsum([len(t.rounds) for t in share])
-    rewards = np.split(combine(judged, config.reward.get("weights", {})), ends[:-1]) if share else []
-    if count == 1:
-        return rewards
-    table = np.full((len(trajectories), max(len(t.rounds) for t in trajectories)), np.nan, np.float32)
-    for i, each in zip(range(jax.process_index(), len(trajectories), count), rewards, strict=True):
-        table[i, : len(each)] = each
-    tables = hosts.gathered(table)
-    return [tables[i % count, i, : len(t.rounds)] for i, t in enumerate(trajectories)]
-
-
-def awaited(pending: Pending, stop, tell):
-    """pending.wait(stop, tell), this process's share. In a pod all processes wait together: until all have their
-    rewards, or stop() is true on one; then it is None on all. tell(line) is called on all when one has a line, which is
-    "" on the others."""
-    if jax.process_count() == 1:
-        return pending.wait(stop, tell)
-    rewards = failure = None
-    while True:
-        said = []
-        if rewards is None:
-            try:
-                rewards, said = pending.poll()
-            except Exception as error:  # the others are to end, too
-                failure = error
-        mine = [rewards is not None, stop(), len(said) > 0, failure is not None]
-        ready, stopped, speaks, failed = hosts.gathered(np.array(mine)).T
-        if failure is not None:
-            raise failure
-        if failed.any():
-            raise UserError(f"the judge of process {np.flatnonzero(failed)[0]} failed: see what it says")
-        if speaks.any():
-            tell("; ".join(said))
-        if ready.all():
-            return rewards
-        if stopped.any():
-            pending.abandon()
-            return None
-        time.sleep(0.1)
+    return Rollout.join(parts)
 
 
 def collect(config, stage: Stage, judge: Judge, params, reference, number: int, stop, tell, seconds):
@@ -190,48 +80,44 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
     rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. tell(line): called while too
     many rewards are missing; seconds: a Counter of the time spent per phase.
     """
-    telling, idle, everything = [], [], ([], [])
+    parts, telling, idle = [], [], []
     for attempt in range(1 + config.redraws):
         with timed(seconds, "draw"):
-            trajectories = explore(config, stage, params, number, attempt)
+            rollout = explore(config, stage, params, number, attempt)
         with timed(seconds, "judge"):
-            stage.look(*shots(trajectories))
-            rewards = awaited(ask(config, judge, trajectories), stop, tell)
-        if rewards is None:
+            stage.look(*map(list, zip(*rollout.pictures, strict=True)))
+            judged = awaited(ask(config, judge, rollout), stop, tell)
+        if judged is None:
             return None
-        rewards = of_all(config, trajectories, rewards)
-        everything[0].extend(trajectories)
-        everything[1].extend(rewards)
-        credited = credit(config, trajectories, rewards)
-        for begin in range(0, len(trajectories), config.group):
-            members = slice(begin, begin + config.group)
-            idles = all(sight.idle(advantage[members], config.group) for advantage in credited)
-            (idle if idles else telling).append((trajectories[members], rewards[members]))
+        parts.append((rollout, of_all(rollout, judged, config.reward.get("weights", {}))))
+        first = attempt * len(rollout)
+        for group, idles in enumerate(monitor.idle_groups(advantages(config, stage, *parts[-1]), config.group)):
+            (idle if idles else telling).append(first + group * config.group)
         if len(telling) >= config.prompts_per_step:
             break
-    groups = (telling + idle)[: config.prompts_per_step]
-    return Experience(*([one for group in groups for one in group[i]] for i in range(2)), everything)
+    everything = Rollout.join(part for part, _ in parts), Rewards.join(part for _, part in parts)
+    chosen = np.add.outer((telling + idle)[: config.prompts_per_step], np.arange(config.group)).reshape(-1)
+    return Experience(everything[0].take(chosen), everything[1].take(chosen), everything)
 
 
 class Ahead:
     """Collects with one rollout ahead: while rewards of step n are fetched, step n + 1 is drawn with the parameters
-    that step n is about to improve. `in_flight`: the Rollout that is being judged."""
+    that step n is about to improve. `in_flight`: the Flight that is being judged."""
 
-    def __init__(self, config, stage: Stage, judge: Judge, in_flight: Rollout | None = None):
+    def __init__(self, config, stage: Stage, judge: Judge, in_flight: Flight | None = None):
         """in_flight: where a checkpoint left one."""
         self._config, self._stage, self._judge = config, stage, judge
         self._send(in_flight)
 
     def _send(self, flight):
         self.in_flight = flight
-        self._pending = flight and ask(self._config, self._judge, flight.trajectories)
+        self._pending = flight and ask(self._config, self._judge, flight.rollout)
 
     def _draw(self, params, reference, number, seconds):
         with timed(seconds, "draw"):
-            trajectories = explore(self._config, self._stage, params, number)
+            rollout = explore(self._config, self._stage, params, number)
         with timed(seconds, "score"):
-            scores = score(self._config, self._stage, trajectories, params, reference, compare=True)
-        return Rollout(number, trajectories, scores)
+            return Flight(number, rollout, score(self._stage, rollout, params, reference, compare=True))
 
     def collect(self, params, reference, number: int, stop, tell, seconds) -> Experience | None:
         """As the function of that name; but step 0 excepted, what it returns was drawn by earlier parameters."""
@@ -241,50 +127,52 @@ class Ahead:
         if number + 1 < self._config.steps:
             following = self._draw(params, reference, number + 1, seconds)
         with timed(seconds, "judge"):
-            rewards = awaited(self._pending, stop, tell)
-        if rewards is None:
+            judged = awaited(self._pending, stop, tell)
+        if judged is None:
             return None
-        rewards = of_all(self._config, flight.trajectories, rewards)
+        rewards = of_all(flight.rollout, judged, self._config.reward.get("weights", {}))
         self._send(following)
-        return Experience(flight.trajectories, rewards, (flight.trajectories, rewards), flight.scores)
+        return Experience(flight.rollout, rewards, (flight.rollout, rewards), flight.scored)
 
 
 # A rollout in a checkpoint
 
 
-def to_arrays(config, stage: Stage, flight: Rollout) -> dict:
+def to_arrays(stage: Stage, flight: Flight) -> dict:
     """A rollout as global arrays split by row, whose shapes depend on the configuration alone."""
-    place = stage.programs.by_row
-    own = [flight.trajectories[i] for i in hosts.rows(place, len(flight.trajectories))]
-    arrays = packed.pack(own, config.rounds, config.max_reason_tokens)
-    arrays = {name: jax.make_array_from_process_local_data(place, x) for name, x in arrays.items()}
-    scores = flight.scores
-    return {"trajectories": arrays, "old": scores.old, "ref": scores.ref, "gap": np.float32(scores.gap)}
+    own = flight.rollout.take(shards.rows(stage.programs.by_row, len(flight.rollout)))
+    targets = [each for *_, each in targets_of(flight.scored.batches)]
+    return {
+        "trajectories": place(stage, own.arrays),
+        "old": [each.old_logps for each in targets],
+        "ref": [each.ref_logps for each in targets],
+        "gap": np.float32(flight.scored.gap),
+    }
 
 
 def abstract_arrays(config, stage: Stage) -> dict:
     """The shapes and places of `to_arrays`."""
-    rows, side = config.prompts_per_step * config.group, stage.model.cfg.vq.image_size
+    rows, vq = config.prompts_per_step * config.group, stage.model.cfg.vq
 
-    def by_row(form):
-        return jax.ShapeDtypeStruct((rows, *form.shape), form.dtype, sharding=stage.programs.by_row)
+    def by_row(shape, dtype):
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=stage.programs.by_row)
 
-    form = packed.form_of(config.rounds, config.max_reason_tokens, stage.model.cfg.vq.tokens, (side, side))
-    layout = stage.layout
+    forms = Rollout.forms(config.rounds, config.max_reason_tokens, vq.tokens, vq.image_size)
     # one set of targets for pictures and one for words; the released layout has two for pictures, around the words'
-    picture = stage.model.cfg.vq.tokens
-    counts = (picture, layout.text_targets, picture) if config.released else (layout.code_targets, layout.text_targets)
-    logps = [by_row(jax.ShapeDtypeStruct((count,), np.float32)) for count in counts]
-    return {
-        "trajectories": jax.tree.map(by_row, form),
-        "old": logps,
-        "ref": logps,
-        "gap": jax.ShapeDtypeStruct((), np.float32),
-    }
+    codes, words = stage.layout.code_targets, stage.layout.text_targets
+    counts = (vq.tokens, words, vq.tokens) if config.released else (codes, words)
+    logps = [by_row((count,), np.float32) for count in counts]
+    trajectories = {name: by_row(*form) for name, form in forms.items()}
+    gap = jax.ShapeDtypeStruct((), np.float32)
+    return {"trajectories": trajectories, "old": logps, "ref": logps, "gap": gap}
 
 
-def from_arrays(config, stage: Stage, number: int, arrays) -> Rollout:
+def from_arrays(config, stage: Stage, number: int, arrays) -> Flight:
     """Undoes `to_arrays`, for step `number`."""
-    prompts, _ = prompts_of(config, stage, number)
-    trajectories = packed.unpack(hosts.whole(arrays["trajectories"]), prompts, config.group, stage.processor)
-    return Rollout(number, trajectories, Scores(arrays["old"], arrays["ref"], float(arrays["gap"])))
+    asked, _ = requests.of_step(config, stage.processor.tokenizer, stage.lines, number)
+    samples = np.tile(np.arange(config.group, dtype=np.int32), len(asked))
+    each = tuple(request for request in asked for _ in range(config.group))
+    rollout = Rollout(each, samples, **shards.whole(arrays["trajectories"]))
+    made = build(stage, rollout)
+    filled = with_targets(made.batches, old_logps=arrays["old"], ref_logps=arrays["ref"])
+    return Flight(number, rollout, dataclasses.replace(made, batches=filled, gap=float(arrays["gap"])))

@@ -1,20 +1,18 @@
-"""Looking at pictures and speaking about them: `chat` answers questions, `judge` compares pictures with prompts.
+"""Looking at pictures and speaking about them: `chat` answers questions, `judge` compares pictures with prompts."""
 
-chat    [system, user:] ((seen)){0-} [question, assistant:]  ->  answer, EOS
-judge   [prompt] (seen) think                                ->  Yes|No, reason, EOS
-"""
-
+import contextlib
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from janus_jax.errors import UserError
-from janus_jax.parallel import hosts
+from janus_jax.parallel import shards
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences import tokens
-from janus_jax.sequences.batch import Row, collate
+from janus_jax.sequences.grammar import Grammar
+from janus_jax.sequences.request import Request, as_requests
+from janus_jax.sequences.row import Row, collate
 
 GREEDY_ANSWER = Sampling(text_top_k=1, max_reason_tokens=512)
 GREEDY_VERDICT = Sampling(text_top_k=1)
@@ -41,8 +39,15 @@ def chat(
     prompt, or "". listen: called with (index of the question, piece of text) as words come; parameters must then lie on
     one device. Raises UserError for an empty question, or one that is too long with its pictures.
     """
-    rows = [lambda pair=pair: _question(model, processor, *pair, system) for pair in questions]
-    keys = [decode.row_key(seed, question, 0, 0) for _, question in questions]
+    grammar = Grammar.of(model.cfg, processor.tokenizer)
+
+    def row(pictures, question):
+        made = Row()
+        grammar.answer(made, [processor.for_understanding(picture) for picture in pictures], question, system)
+        return made
+
+    rows = [lambda pair=pair: row(*pair) for pair in questions]
+    keys = [decode.row_key(seed, Request(question), 0, 0) for _, question in questions]
     said = _speak(model, params, processor, rows, keys, sampling, batch, verdict=False, listen=listen)
     return [text for text, _ in said]
 
@@ -52,15 +57,22 @@ def judge(
 ) -> list[tuple[float, str]]:
     """(p_yes, reason) of each picture with its prompt: what `introspect` asks of a first picture.
 
-    images: PIL images; prompts: as many texts. p_yes: softmax over {Yes, No} before temperature; reason: text, from
-    "Yes" or "No" on. batch: pairs at a time, as in `chat`. Raises UserError for an empty or overlong prompt, or where
-    the numbers of pictures and prompts differ.
+    images: PIL images; prompts: as many texts, or Requests, of which those with a source picture are edits. p_yes:
+    softmax over {Yes, No} before temperature; reason: text, from "Yes" or "No" on. batch: pairs at a time, as in
+    `chat`. Raises UserError for an empty or overlong prompt, or where the numbers of pictures and prompts differ.
     """
     if len(images) != len(prompts):
         raise UserError(f"{len(images)} pictures do not go with {len(prompts)} prompts: give one prompt per picture")
-    pairs = zip(images, prompts, strict=True)
-    rows = [lambda pair=pair: _judged(model, processor, *pair) for pair in pairs]
-    keys = [decode.row_key(seed, prompt, 0, 1) for prompt in prompts]
+    grammar, requests = Grammar.of(model.cfg, processor.tokenizer), as_requests(prompts)
+
+    def row(picture, request):
+        made = Row()
+        grammar.ask(made, request, request.source and processor.for_understanding(request.source))
+        grammar.look(made, processor.for_understanding(picture))
+        return made
+
+    rows = [lambda pair=pair: row(*pair) for pair in zip(images, requests, strict=True)]
+    keys = [decode.row_key(seed, request, 0, 1) for request in requests]
     said = _speak(model, params, processor, rows, keys, sampling, batch, verdict=True)
     return [(p_yes, text) for text, p_yes in said]
 
@@ -69,30 +81,6 @@ def yes_probabilities(model, params, processor, images, prompts, batch: int = 8)
     """P(yes) f32[N] of each picture with its prompt: `judge` without its reasons, which are most of its work."""
     said = judge(model, params, processor, images, prompts, VERDICT_ALONE, batch=batch)
     return np.array([p_yes for p_yes, _ in said], np.float32)
-
-
-def _question(model, processor, images, question, system=tokens.SYSTEM_PROMPT) -> Row:
-    if not question.strip():
-        raise UserError("the question is empty: say what to answer")
-    if tokens.PLACEHOLDER in question:
-        raise UserError(f"the question contains {tokens.PLACEHOLDER}: leave it out, pictures come before the question")
-    parts = processor.chat_prompt(question, len(images), system).split(tokens.PLACEHOLDER)
-    row = Row()
-    for i, part in enumerate(parts):
-        before = tokens.END_IMAGE if i else ""
-        after = tokens.BEGIN_IMAGE if i < len(images) else ""
-        row.add_text(processor.encode(before + part + after, bos=i == 0))
-        if after:
-            row.add_seen(processor.for_understanding(images[i]), model.cfg.siglip.tokens)
-    return row
-
-
-def _judged(model, processor, image, prompt) -> Row:
-    row = Row()
-    row.add_text(tokens.prompt_ids(processor.tokenizer, prompt))
-    row.add_seen(processor.for_understanding(image), model.cfg.siglip.tokens)
-    row.add_text(processor.encode(tokens.THINK, bos=False))
-    return row
 
 
 def _speak(model, params, processor, rows, keys, sampling, batch, verdict, listen=None):
@@ -112,18 +100,17 @@ def _speak(model, params, processor, rows, keys, sampling, batch, verdict, liste
             )
         pictures = max(len(row.pictures) for row in made)
         context = collate(made, length, special.pad, pictures=pictures)
-        cache, hidden = decode.read(model, params, context, slots)
-        hear, tell = _teller(processor, begin, live, listen) if listen else (None, None)
+        cache, hidden = decode.prefill(model, params, context, slots)
+        hear, tell = _teller(processor, begin, live, listen) if listen else (None, lambda n, text: None)
         own = np.stack([keys[i] for i in places])
-        _, ids, _, p_yes = decode.speak(
-            model, params, cache, hidden, own, sampling, special, verdict=verdict, listen=hear
-        )
-        ids, p_yes = hosts.whole((ids, p_yes))
+        with decode.listening(hear) if listen else contextlib.nullcontext() as listener:
+            _, ids, _, p_yes = decode.speak(
+                model, params, cache, hidden, own, sampling, special, verdict=verdict, listener=listener
+            )
+        ids, p_yes = shards.whole((ids, p_yes))
         said += [(processor.decode(ids[n]), float(p_yes[n])) for n in range(live)]
-        if listen:
-            jax.effects_barrier()
-            for n in range(live):
-                tell(n, said[begin + n][0])
+        for n in range(live):
+            tell(n, said[begin + n][0])
     return said
 
 

@@ -1,28 +1,29 @@
 """Drawing from the model with a KV cache: jitted pieces, each a function of values.
 
-    start, read   an empty cache with a first piece of text, or with whole mixed sequences, in it
-    extend        appends known positions to a cache
-    draw          appends a picture, code by code
-    speak         appends words: a verdict and its reason, or an answer
+    prefill   an empty cache with sequences in it, as a Batch says them
+    extend    appends known positions to a cache, as a Batch says them
+    draw      appends a picture, code by code
+    speak     appends words: a verdict and its reason, or an answer
 
-Random bits depend on (seed, prompt, sample, round, position) alone, never on the batch a row happens to sit in: every
+Random bits depend on (seed, request, sample, round, position) alone, never on the batch a row happens to sit in: every
 row carries its own key, and position t of a draw uses fold_in(key, t).
 """
 
+import contextlib
 import functools
-import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax.models.inputs import embed
+from janus_jax.models.inputs import embed_batch, paired, unpaired
 from janus_jax.models.janus import Janus
 from janus_jax.models.llama import CACHE_NAMES, Cache, init_cache
-from janus_jax.parallel import sharding
+from janus_jax.parallel import sharding, shards
 from janus_jax.sampling import density
-from janus_jax.sequences import tokens
 from janus_jax.sequences.batch import Batch
+from janus_jax.sequences.request import Request
 from janus_jax.sequences.tokens import SpecialIds
 
 
@@ -31,10 +32,10 @@ def apply(model: Janus, params, method: str, *args):
     return model.apply({"params": params}, *args, method=method)
 
 
-def row_key(seed: int, prompt: str, sample: int, turn: int):
-    """The key data u32[2] of one (seed, prompt, sample, turn); turns of a trajectory: 2 round for its picture,
+def row_key(seed: int, request: Request, sample: int, turn: int):
+    """The key data u32[2] of one (seed, request, sample, turn); turns of a trajectory: 2 round for its picture,
     2 round + 1 for its verdict. Computed on the host: rows are many and small."""
-    words = [seed, zlib.crc32(prompt.encode("utf-8")), sample, turn]
+    words = [seed, *request.digest, sample, turn]
     return np.random.SeedSequence(words).generate_state(2, np.uint32)
 
 
@@ -47,69 +48,32 @@ def _choose(keys, position, logps):
     return jax.vmap(one)(keys, logps).astype(jnp.int32)
 
 
-def _decode(model, params, embeds, mask, cache, by_slot):
-    """Appends embeddings. by_slot: positions count every slot, masked ones too, as in the released code."""
-    positions = None
-    if by_slot:
-        B, T = mask.shape
-        positions = jnp.broadcast_to(cache.length + jnp.arange(T, dtype=jnp.int32)[None], (B, T))
-    return apply(model, params, "decode", embeds, mask, positions, cache)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "slots", "by_slot"))
-def start(model: Janus, params, ids, mask, slots: int, by_slot: bool = False):
-    """An empty cache of `slots` with a first piece of text in it: (cache, last hidden [B,D])."""
-    cache = init_cache(model.cfg.llama, ids.shape[0], slots, model.cfg.dtype)
-    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
-    return cache, hidden[:, -1]
-
-
-def start_painter(model, params, texts, pad: int, length: int, slots: int, guided: bool, padding=False, by_slot=False):
-    """`start` for a painter: rows of the prompts' ids, left-padded to `length`, and, if guided, after each the row that
-    guidance takes away, a prompt of PAD. padding: left padding is attended, too."""
-    ids, mask = tokens.left_pad(texts, pad, length)
+def _append(model, params, cache, batch, guided):
+    """(cache with the batch's rows appended, the last position's hidden state [B,D])."""
+    mask, positions = batch.mask, batch.positions
     if guided:
-        uncond, _ = tokens.left_pad([tokens.unconditional(text, pad) for text in texts], pad, length)
-        ids, mask = density.paired(ids, uncond), density.paired(mask, mask)
-    return start(model, params, ids, mask | padding, slots, by_slot=by_slot)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "slots"))
-def read(model: Janus, params, batch: Batch, slots: int):
-    """An empty cache of `slots` with the sequences of a batch in it: (cache, last hidden [B,D])."""
-    cache = init_cache(model.cfg.llama, batch.ids.shape[0], slots, model.cfg.dtype)
-    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
-    hidden, cache = _decode(model, params, embeds, batch.mask, cache, by_slot=False)
+        mask, positions = (x if x is None else paired(jnp.asarray(x), jnp.asarray(x)) for x in (mask, positions))
+    hidden, cache = apply(model, params, "decode", embed_batch(model, params, batch, guided), mask, positions, cache)
     return cache, hidden[:, -1]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
-def extend_text(model: Janus, params, cache: Cache, ids, mask, by_slot: bool = False):
-    """Appends text ids i32[B,T] (masked ones leave a hole that nothing sees): (cache, last hidden [B,D])."""
-    hidden, cache = _decode(model, params, apply(model, params, "embed_text", ids), mask, cache, by_slot)
-    return cache, hidden[:, -1]
+@functools.partial(jax.jit, static_argnames=("model", "slots", "guided"))
+def prefill(model: Janus, params, batch: Batch, slots: int, guided: bool = False):
+    """An empty cache of `slots` with a batch's B rows in it: (cache, last hidden [B,D]). guided: 2B rows, each
+    conditional one followed by its unconditional one (batch.uncond_ids), as `draw` wants them."""
+    rows = batch.ids.shape[0] * (1 + guided)
+    return _append(model, params, init_cache(model.cfg.llama, rows, slots, model.cfg.dtype), batch, guided)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
-def extend_codes(model: Janus, params, cache: Cache, codes, by_slot: bool = False):
-    """Appends a picture's codes i32[B,I] as the painter sees them: (cache, last hidden [B,D])."""
-    embeds = apply(model, params, "embed_codes", codes)
-    hidden, cache = _decode(model, params, embeds, jnp.ones(codes.shape, bool), cache, by_slot)
-    return cache, hidden[:, -1]
+@functools.partial(jax.jit, static_argnames=("model", "guided"), donate_argnames="cache")
+def extend(model: Janus, params, cache: Cache, batch: Batch, guided: bool = False):
+    """Appends a batch's positions to a cache: (cache, last hidden [B,D]); masked ones leave a hole that nothing sees.
+    guided: as in `prefill`."""
+    return _append(model, params, cache, batch, guided)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "by_slot"), donate_argnames="cache")
-def extend_seen(model: Janus, params, cache: Cache, pixels, by_slot: bool = False):
-    """Appends pictures f32[B,h,w,3] as the judge sees them: (cache, last hidden [B,D])."""
-    embeds = apply(model, params, "understand", pixels)
-    hidden, cache = _decode(model, params, embeds, jnp.ones(embeds.shape[:2], bool), cache, by_slot)
-    return cache, hidden[:, -1]
-
-
-@functools.partial(jax.jit, static_argnames=("model", "sampling", "guided", "by_slot"), donate_argnames="cache")
-def draw(
-    model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool, by_slot: bool = False
-):
+@functools.partial(jax.jit, static_argnames=("model", "guided"), donate_argnames="cache")
+def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sampling, guided: bool):
     """Draws a picture after what the cache holds, whose last hidden state is [B,D].
 
     guided: the cache's rows are B pairs, a conditional one and the unconditional one of the same sample; a chosen code
@@ -120,13 +84,13 @@ def draw(
     def step(carry, position):
         cache, hidden = carry
         logits = apply(model, params, "code_logits", hidden[:, None])[:, 0]
-        cond, uncond = density.unpaired(logits) if guided else (logits, None)
+        cond, uncond = unpaired(logits) if guided else (logits, None)
         logps = density.code_logps(cond, uncond, sampling)
         codes = _choose(keys, position, logps)
         chosen = jnp.take_along_axis(logps, codes[:, None], axis=-1)[:, 0]
-        fed = density.paired(codes, codes) if guided else codes
+        fed = paired(codes, codes) if guided else codes
         embeds = apply(model, params, "embed_codes", fed[:, None])
-        hidden, cache = _decode(model, params, embeds, jnp.ones((len(fed), 1), bool), cache, by_slot)
+        hidden, cache = apply(model, params, "decode", embeds, jnp.ones((len(fed), 1), bool), None, cache)
         return (cache, hidden[:, -1]), (codes, chosen)
 
     steps = jnp.arange(model.cfg.vq.tokens)
@@ -134,11 +98,27 @@ def draw(
     return cache, codes.T, logps.T
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "sampling", "special", "verdict", "by_slot", "listen"),
-    donate_argnames="cache",
-)
+_LISTENERS: dict[int, Callable] = {}
+
+
+def _hear(number, tokens):
+    _LISTENERS[int(number)](tokens)
+
+
+@contextlib.contextmanager
+def listening(hear: Callable[[np.ndarray], None]):
+    """A number by which `speak` tells hear(tokens i32[B]) of every step: the function itself would be a part of the
+    program, and another one another program."""
+    number = max(_LISTENERS, default=0) + 1
+    _LISTENERS[number] = hear
+    try:
+        yield np.int32(number)
+        jax.effects_barrier()
+    finally:
+        del _LISTENERS[number]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "special", "verdict"), donate_argnames="cache")
 def speak(
     model: Janus,
     params,
@@ -148,14 +128,14 @@ def speak(
     sampling: density.Sampling,
     special: SpecialIds,
     verdict: bool = True,
-    by_slot: bool = False,
-    listen=None,
+    listener=None,
 ):
     """Says words up to EOS or sampling.max_reason_tokens; with `verdict` the first is Yes or No and nothing else.
 
     The cache must have room for max_reason_tokens slots. Returns (cache, ids i32[B,M] with PAD after a row's end,
     logps f32[B,M], p_yes f32[B]); EOS itself is not fed, the caller appends what follows it. p_yes is the softmax over
-    the logits of Yes and No at the first word, before temperature. listen: called with every step's tokens i32[B].
+    the logits of Yes and No at the first word, before temperature. listener: of `listening`, who hears every step's
+    tokens i32[B].
     """
     B, M = hidden.shape[0], sampling.max_reason_tokens
     eos, pad, yes_no = special.eos, special.pad, (special.yes, special.no)
@@ -171,15 +151,14 @@ def speak(
         logits = apply(model, params, "text_logits", hidden[:, None])[:, 0]
         each = density.text_logps(logits, sampling, jnp.full((B,), verdict & (position == 0)), yes_no)
         token = jnp.where(done, pad, _choose(keys, position, each))
-        if listen is not None:
-            jax.debug.callback(listen, token, ordered=True)
+        if listener is not None:
+            jax.debug.callback(_hear, listener, token, ordered=True)
         chosen = jnp.take_along_axis(each, token[:, None], axis=-1)[:, 0]
         ids = ids.at[:, position].set(token)
         logps = logps.at[:, position].set(jnp.where(done, 0.0, chosen))
         done = done | (token == eos)
-        hidden, cache = _decode(
-            model, params, apply(model, params, "embed_text", token[:, None]), ~done[:, None], cache, by_slot
-        )
+        embeds = apply(model, params, "embed_text", token[:, None])
+        hidden, cache = apply(model, params, "decode", embeds, ~done[:, None], None, cache)
         return position + 1, cache, hidden[:, -1], done, ids, logps
 
     blank = jnp.full((B, M), pad, jnp.int32)
@@ -215,6 +194,11 @@ def keep_rows(cache: Cache, rows) -> Cache:
 
     k, v = jax.lax.fori_loop(0, cache.k.shape[0], layer, (cache.k, cache.v))
     return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
+
+
+def encoded(model: Janus, params, pixels) -> np.ndarray:
+    """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I], as numpy on every host."""
+    return shards.whole(encode_codes(model, params, pixels))
 
 
 @functools.partial(jax.jit, static_argnames="model")

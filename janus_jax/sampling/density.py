@@ -4,10 +4,10 @@ logits -> guidance -> temperature -> top-k -> top-p. Truncated tokens have log-p
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from janus_jax.errors import UserError
 
@@ -19,6 +19,9 @@ class Sampling:
     cfg_weight: guidance w in `uncond + w (cond - uncond)`, 1 = none; temperature > 0 scales both modalities;
     image_top_k / text_top_k: keep that many tokens; image_top_p / text_top_p: keep the smallest set with at least that
     mass (the most likely token always stays); None = no truncation. max_reason_tokens: verdict, reason and EOS at most.
+
+    A pytree: weight, temperature and masses are its leaves, so that another value needs no other program; what a
+    program's shape depends on (the counts) is static. Raises UserError for values out of range.
     """
 
     cfg_weight: float = 5.0
@@ -30,7 +33,9 @@ class Sampling:
     max_reason_tokens: int = 80
 
     def __post_init__(self):
-        if not self.temperature > 0:
+        if not math.isfinite(self.cfg_weight):
+            raise UserError(f"cfg_weight must be a number, not {self.cfg_weight}")
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"temperature must be positive, not {self.temperature} (for greedy choices use top_k=1)")
         for name in ("image_top_k", "text_top_k"):
             value = getattr(self, name)
@@ -40,8 +45,29 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise UserError(f"{name} must lie in (0, 1], not {value}")
+            if value == 1:
+                object.__setattr__(self, name, None)
         if self.max_reason_tokens < 1:
             raise UserError(f"max_reason_tokens must be at least 1, not {self.max_reason_tokens}")
+
+
+_LEAVES = ("cfg_weight", "temperature", "image_top_p", "text_top_p")
+_STATIC = ("image_top_k", "text_top_k", "max_reason_tokens")
+
+
+def _flatten(sampling):
+    return [getattr(sampling, name) for name in _LEAVES], tuple(getattr(sampling, name) for name in _STATIC)
+
+
+def _unflatten(static, leaves):
+    # past the checks: leaves may be tracers
+    sampling = object.__new__(Sampling)
+    for name, value in zip(_LEAVES + _STATIC, (*leaves, *static), strict=True):
+        object.__setattr__(sampling, name, value)
+    return sampling
+
+
+jax.tree_util.register_pytree_node(Sampling, _flatten, _unflatten)
 
 
 def guide(cond, uncond, weight: float):
@@ -55,7 +81,7 @@ def truncate(logits, top_k: int | None = None, top_p: float | None = None):
     if top_k is not None and top_k < logits.shape[-1]:
         top = jax.lax.top_k(logits, top_k + 1)[0]
         logits = _at_least(logits, top[..., -2:-1], top[..., -1:])
-    if top_p is not None and top_p < 1:
+    if top_p is not None:
         ordered = -jnp.sort(-logits, axis=-1)
         probs = jax.nn.softmax(ordered, axis=-1)
         before = jnp.cumsum(probs, axis=-1) - probs
@@ -76,29 +102,10 @@ def _at_least(logits, last, first):
     return jnp.where(logits >= last - slack, logits, -jnp.inf)
 
 
-def paired(conditional, unconditional):
-    """Rows [B,...] of either kind as [2B,...], for one pass over both: each unconditional row follows its conditional
-    one. So the two lie on one device of a mesh, and guidance sends nothing."""
-    stack = np.stack if isinstance(conditional, np.ndarray) else jnp.stack
-    return stack([conditional, unconditional], axis=1).reshape(-1, *conditional.shape[1:])
-
-
-def unpaired(rows):
-    """Undoes `paired`: (conditional, unconditional)."""
-    pairs = rows.reshape(-1, 2, *rows.shape[1:])
-    return pairs[:, 0], pairs[:, 1]
-
-
 def code_logps(cond, uncond, sampling: Sampling):
     """Log-probabilities f32[..., C] that codes are sampled with; uncond None = no guidance."""
     logits = cond if uncond is None else guide(cond, uncond, sampling.cfg_weight)
     return jax.nn.log_softmax(truncate(logits / sampling.temperature, sampling.image_top_k, sampling.image_top_p))
-
-
-def released(sampling: Sampling) -> tuple[Sampling, Sampling]:
-    """What the released code scores (codes, words) with: the guided logits divided by w, whatever they were drawn with;
-    words at temperature 1."""
-    return Sampling(sampling.cfg_weight, temperature=sampling.cfg_weight), Sampling()
 
 
 def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):

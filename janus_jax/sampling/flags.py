@@ -1,6 +1,6 @@
 """The command-line flags that say how to draw and how to speak."""
 
-from janus_jax import cli
+from janus_jax import rules
 from janus_jax.errors import UserError
 from janus_jax.sampling.defaults import sampling_of
 from janus_jax.sampling.density import Sampling
@@ -20,9 +20,8 @@ def add_drawing(parser) -> None:
 
 
 def drawing(args) -> Sampling:
-    """The Sampling that the flags describe. Raises UserError for values out of range, also of --batch and --seed."""
-    cli.at_least(1, batch=args.batch)
-    cli.at_least(0, seed=args.seed)
+    """The Sampling that the flags describe. Raises UserError for values out of range, of any of a command's flags."""
+    rules.check_flags(args)
     named = {"cfg_weight": args.cfg, "temperature": args.temperature}
     try:
         return sampling_of(
@@ -48,7 +47,9 @@ def add_speaking(parser, max_tokens: int) -> None:
 
 
 def speaking(args) -> Sampling:
-    """The Sampling that the flags describe; temperature 0 = the likeliest word each time. Raises UserError."""
+    """The Sampling that the flags describe; temperature 0 = the likeliest word each time. Raises UserError as
+    `drawing` does."""
+    rules.check_flags(args)
     try:
         if args.temperature == 0:
             return Sampling(text_top_k=1, max_reason_tokens=args.max_tokens)

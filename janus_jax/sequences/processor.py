@@ -29,9 +29,9 @@ class Processor:
         """A question about pictures, with one placeholder each; system: what precedes it, or ""."""
         return tokens.chat_prompt(question, images, system)
 
-    def encode(self, text: str, bos: bool = True) -> list[int]:
-        """Text to ids."""
-        return self.tokenizer.encode(text, bos)
+    def encode(self, text: str, bos: bool = True, literal: bool = False) -> list[int]:
+        """Text to ids; control tokens written out in it become theirs, unless it is literal: a user's words."""
+        return self.tokenizer.encode(text, bos, literal)
 
     def decode(self, ids) -> str:
         """Ids to text, special tokens left out."""

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from janus_jax.models.inputs import STATES, embed, states_at
+from janus_jax.models.inputs import embed_batch, is_guided, paired, states_at, unpaired
 from janus_jax.models.janus import Janus
-from janus_jax.parallel import sharding
 from janus_jax.sampling import density
-from janus_jax.sequences.batch import TEXT, Batch
+from janus_jax.sampling.density import Sampling
+from janus_jax.sequences.batch import Batch
 
 
 def _chosen(logps, ids):
@@ -23,19 +23,6 @@ def _value(params, name, states):
     return {f"{name}_value": jnp.sum(states.astype(jnp.float32) * head["kernel"][None, None], -1) + head["bias"]}
 
 
-def _inputs(model, params, batch, guided):
-    """Embeddings [B,T,D] of a batch's rows; guided: [2B,T,D], paired with those of the unconditional rows, which are
-    the same sequences but for the prompt's words: only text embeddings differ."""
-    embeds = embed(model, params, batch.ids, batch.kind, batch.pixels)
-    if not guided:
-        return embeds
-    text = batch.kind == TEXT
-    words = model.apply({"params": params}, jnp.where(text, batch.uncond_ids, 0), method="embed_text")
-    # stated, so that the compiler does not try another split on the way
-    pair = (sharding.constrain(x, *STATES) for x in (embeds, jnp.where(text[..., None], words, embeds)))
-    return sharding.constrain(density.paired(*pair), *STATES)
-
-
 def _trained(batch):
     """bool[B,T]: the tokens that are targets."""
     rows = jnp.arange(batch.ids.shape[0])[:, None]
@@ -46,13 +33,21 @@ def _trained(batch):
     return trained
 
 
-def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, yes_no=None, policy=None) -> dict:
+def token_logps(
+    model: Janus,
+    params,
+    batch: Batch,
+    sampling: Sampling,
+    yes_no=None,
+    *,
+    text_sampling: Sampling | None = None,
+    context=None,
+) -> dict:
     """Log-probabilities of the batch's targets under the sampling density.
 
-    With `batch.uncond_ids` codes are scored under guidance, from two rows per sequence. `yes_no`: ids of Yes and No,
-    needed where `batch.text.verdict` marks tokens that were sampled from these two alone. `policy`: score as the
-    released code does: all that is no target is embedded by these parameters, as a constant, and the density is
-    density.released(sampling).
+    With `batch.uncond_ids` codes are scored under guidance, from two rows per sequence. yes_no: ids of Yes and No,
+    needed where `batch.text.verdict` marks tokens that were sampled from these two alone. text_sampling: the words'
+    density, where it is another one. context: input embeddings, as of inputs.embed_batch, of all that is no target.
     Returns {"text": f32[B,N], "codes": f32[B,N], "text_entropy", "codes_entropy"} (entropies in nats, no gradient
     meant), each only where the batch has such targets; where params has a head "value" also "text_value" and
     "codes_value" f32[B,N], what it expects before the token.
@@ -62,29 +57,27 @@ def token_logps(model: Janus, params, batch: Batch, sampling: density.Sampling, 
         return model.apply({"params": params}, *args, method=method)
 
     def twice(x):
-        return density.paired(x, x) if guided else x
+        return paired(x, x) if guided else x
 
-    guided = batch.uncond_ids is not None and batch.codes is not None
-    embeds, code_sampling, text_sampling = _inputs(model, params, batch, guided), sampling, sampling
-    if policy is not None:
-        constant = jax.lax.stop_gradient(_inputs(model, policy, batch, guided))
-        embeds = jnp.where(twice(_trained(batch))[..., None], embeds, constant)
-        code_sampling, text_sampling = density.released(sampling)
+    guided = is_guided(batch)
+    embeds = embed_batch(model, params, batch, guided)
+    if context is not None:
+        embeds = jnp.where(twice(_trained(batch))[..., None], embeds, context)
     mask, positions = twice(batch.mask), None if batch.positions is None else twice(batch.positions)
     hidden = apply("decode", embeds, mask, positions)
-    hidden, unguided = density.unpaired(hidden) if guided else (hidden, None)
+    hidden, unguided = unpaired(hidden) if guided else (hidden, None)
     result = {}
     if batch.codes is not None:
         states = states_at(hidden, batch.codes.at)
         cond = apply("code_logits", states)
         uncond = apply("code_logits", states_at(unguided, batch.codes.at)) if guided else None
-        logps = density.code_logps(cond, uncond, code_sampling)
+        logps = density.code_logps(cond, uncond, sampling)
         result |= {"codes": _chosen(logps, batch.codes.ids), "codes_entropy": density.entropy(logps)}
         result |= _value(params, "codes", states)
     if batch.text is not None:
         states = states_at(hidden, batch.text.at)
         logits = apply("text_logits", states)
-        logps = density.text_logps(logits, text_sampling, batch.text.verdict, yes_no)
+        logps = density.text_logps(logits, text_sampling or sampling, batch.text.verdict, yes_no)
         result |= {"text": _chosen(logps, batch.text.ids), "text_entropy": density.entropy(logps)}
         result |= _value(params, "text", states)
     return result

@@ -1,75 +1,205 @@
-"""The loop of a supervised stage: batches in, state out, with resume, checkpoints, metrics and a clean SIGTERM."""
+"""The one loop of all stages: resume, steps, metrics, checkpoints, and a clean end at a signal.
+
+A stage is a Job: functions that pass its state, whatever that is, from one to the next.
+"""
 
 import collections
+import functools
+import sys
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+from tqdm import tqdm
 
 from janus_jax import cli
-from janus_jax.parallel import hosts
+from janus_jax.errors import UserError
+from janus_jax.parallel import agree
 from janus_jax.training.metrics import Metrics
 from janus_jax.training.step import MOST_SKIPPED, Built, check_skipped, in_a_row
-from janus_jax.training.workdir import Checkpoints
+from janus_jax.training.workdir import Checkpoints, keep_settings, let_settings_change
 
-AHEAD = 2  # steps that may be under way beside the one just started
+AHEAD = 2  # steps that may be under way beside the one just started: enough to keep a device busy
+# What may be changed after updates that could not be taken.
+RATES = ("learning_rate", "turn_learning_rate", "final_learning_rate", "warmup", "turn_step", "clip_norm", "beta")
 
 
-def fit(workdir, title, built: Built, initial, dataset, place, config, stop: cli.Stop) -> tuple:
-    """Trains from what `initial()` gives, or from the newest checkpoint of the workdir, to `config.steps`.
+class Job(NamedTuple):
+    """What a stage does between the loop's own doings. carry: all that one step hands to the next.
 
-    built: the stage's step and the form of its state; initial() -> parameters, called once: who gives them away there
-    and keeps no other hold of them does not have them on the devices twice. dataset: a grain IterDataset; place(batch)
-    puts a host batch on the mesh. The data position is saved with the state, so that a resumed run sees the very
-    batches that the uninterrupted one would have seen, on any mesh and number of processes.
-    stop: set by a signal; on any process it stops all at the same step.
-    Returns (state, finished): finished is False after a SIGTERM, which saves first. Raises UserError, having saved,
-    after train_step.MOST_SKIPPED updates in a row that were not finite.
+    begin() -> the first carry. resume(checkpoints, step) -> the carry of a checkpoint; raises UserError where that
+    cannot be read, and may then be called with an earlier one. items(carry) -> (array trees by name, JSON values by
+    name) of a checkpoint. advance(carry, number, pause) -> (carry, metrics, with "skipped" of step.py among them) of
+    step `number`, from 0; or None where it was told to stop while it waited for something; pause(line) saves, and says
+    the line unless it is "". after(carry, done, written): called after each of a synchronous stage's steps with the
+    metrics as floats; what it raises as UserError ends the training, saved. shown: metrics beside the bar.
     """
+
+    begin: Callable[[], Any]
+    resume: Callable[[Checkpoints, int], Any]
+    items: Callable[[Any], tuple[dict, dict]]
+    advance: Callable[[Any, int, Callable[[str], None]], tuple[Any, dict] | None]
+    after: Callable[[Any, int, dict, Metrics], None] = lambda carry, done, written, metrics: None
+    shown: tuple[str, ...] = ("loss",)
+
+
+def fit(workdir, title: str, job: Job, config, stop, *, log_every: int = 1, ahead: int = 0) -> tuple:
+    """Trains from `job.begin()`, or from the newest checkpoint that can be read, to `config.steps`: (carry, finished).
+
+    config: a ConfigDict with `steps` and `save_every`, kept beside the first checkpoint. stop: set by a signal, on any
+    process it ends all at the same step, saved, and finished is False; its attribute `at_once` is cleared after the
+    first step. ahead: steps that may be under way; 0 for a stage whose metrics are numbers. Raises UserError, having
+    saved what is sound, after step.MOST_SKIPPED updates in a row that could not be taken.
+    """
+    stopped = agree.AnyOf(stop, late=ahead)
+    with Checkpoints(workdir, title) as checkpoints:
+        newest = max(checkpoints.steps(), default=0)
+        if newest > config.steps:
+            raise UserError(
+                f"{workdir} has gone {newest} steps, more than config.steps = {config.steps}: set --config.steps to "
+                "that or more, or choose another --workdir"
+            )
+        done, carry = _begun(checkpoints, job)
+        metrics = Metrics(workdir, title, done, agree.is_first())
+        with metrics, cli.progress(done, config.steps, title, agree.is_first()) as bar:
+            log = _Log(workdir, job, config, checkpoints, metrics, bar, done, log_every, ahead)
+            most = min(MOST_SKIPPED, max(config.steps, 1))
+            while log.done < config.steps and log.skipped < most and not stopped:
+                try:
+                    moved = job.advance(carry, log.done, functools.partial(log.pause, carry))
+                except UserError:  # in a pod the others may not know of it, and a save waits for all
+                    if jax.process_count() == 1 and _whole(carry):
+                        log.save(carry)
+                    raise
+                if moved is None:
+                    break
+                carry, values = moved
+                if stop.at_once:
+                    jax.block_until_ready(values)
+                    stop.at_once = None
+                log.enter(carry, values)
+            log.save(carry)
+        if log.skipped >= most:
+            let_settings_change(workdir, RATES)
+    check_skipped(log.skipped, most)
+    return jax.block_until_ready(carry), log.done >= config.steps
+
+
+def _begun(checkpoints, job):
+    """(steps done, carry): of the newest checkpoint that can be read, or of the beginning. Those that cannot be read
+    are set aside, but where none can they stay, and the newest one's error is raised."""
+    failures = {}
+    for step in checkpoints.steps():
+        try:
+            carry = job.resume(checkpoints, step)
+        except UserError as error:
+            failures[step] = error
+            continue
+        for damaged, error in failures.items():
+            checkpoints.set_aside(damaged)
+            if agree.is_first():
+                print(f"{error}: set aside; training goes on from step {step}", file=sys.stderr, flush=True)
+        return step, carry
+    if failures:
+        raise UserError(f"{failures[max(failures)]}: choose another --workdir, or remove its checkpoints to begin anew")
+    return 0, job.begin()
+
+
+def _whole(carry) -> bool:
+    """Whether none of its arrays were given away."""
+    return not any(leaf.is_deleted() for leaf in jax.tree.leaves(carry) if isinstance(leaf, jax.Array))
+
+
+class _Log:
+    """What a run writes down, and what it counts: done steps, those skipped in a row, the last that was taken."""
+
+    def __init__(self, workdir, job, config, checkpoints, metrics, bar, done, log_every, ahead):
+        self._workdir, self._job, self._config, self._log_every, self._ahead = workdir, job, config, log_every, ahead
+        self._checkpoints, self._metrics, self._bar = checkpoints, metrics, bar
+        self.done = self._saved = self._taken = done
+        self.skipped = 0
+        self._under_way = collections.deque()  # (step, metrics) that nobody waited for yet
+        self._late, self._clock = None, time.time()
+
+    def enter(self, carry, values):
+        """One more step, with its metrics."""
+        self.done += 1
+        self._under_way.append((self.done, values))
+        self._settle(self._ahead)
+        self._bar.update()
+        self._checkpoints.check()
+        if self.done % self._log_every == 0 or self.done == self._config.steps:
+            # Values of one logging interval ago are ready; fetching today's would stall the device.
+            self._write()
+            now = time.time()
+            pace = {"steps_per_second": self._log_every / (now - self._clock)} if self._ahead else {}
+            self._late, self._clock = (self.done, {**values, **pace}), now
+            if not self._ahead:
+                written = self._write()
+                try:
+                    self._job.after(carry, self.done, written, self._metrics)
+                except UserError:
+                    self.save(carry)
+                    raise
+        if self.done % self._config.save_every == 0:
+            self.save(carry)
+
+    def _settle(self, most):
+        """Waits until at most so many steps are under way: after a signal all have to end before they are saved."""
+        while len(self._under_way) > most:
+            step, values = self._under_way.popleft()
+            self.skipped = in_a_row(self.skipped, jax.block_until_ready(values))
+            if not self.skipped:
+                self._taken = step
+
+    def _write(self):
+        if self._late is None:
+            return None
+        written = self._metrics.write(*self._late)
+        self._late = None
+        self._bar.set_postfix({name: f"{written[name]:.4g}" for name in self._job.shown if name in written})
+        return written
+
+    def save(self, carry):
+        """Saves, unless no update was taken since the last time: the parameters would be the same, or never were
+        sound."""
+        self._write()  # what a resumed run will not write again
+        self._settle(0)
+        if self._taken > self._saved:
+            keep_settings(self._workdir, self._config)
+            self._checkpoints.save(self.done, *self._job.items(carry))
+            self._saved = self.done
+
+    def pause(self, carry, line):
+        """Saves, and says why nothing goes on for now."""
+        self.save(carry)
+        self._checkpoints.wait()
+        if line:  # else another process of the pod has one
+            tqdm.write(line, file=sys.stderr)
+
+
+def supervised(built: Built, given: list, dataset, by_row) -> Job:
+    """The Job of a supervised stage; its carry is the TrainState. given: a list of the parameters that it begins
+    with, emptied once they are not needed; dataset: a grain IterDataset of host batches, whose position is saved, so
+    that a resumed run sees the very batches that the uninterrupted one would have seen; by_row: where a batch's rows
+    lie."""
     iterator = iter(dataset)
-    stop = hosts.AnyOf(stop, late=AHEAD)
-    with Checkpoints(workdir, title) as checkpoints, Metrics(workdir, title, hosts.is_first()) as metrics:
-        checkpoints.discard_unsealed()
-        first = checkpoints.latest()
-        params = initial()
-        if first is not None:
-            del params
-            restored = checkpoints.restore(first, {"state": built.abstract}, ["data"])
-            state = restored["state"]
-            iterator.set_state(restored["data"])
-        else:
-            state = built.initial(params)
-            del params
-        done = saved = first or 0
-        skipped = 0
-        late, clock = None, time.time()
-        ahead = collections.deque()
-        with cli.progress(done, config.steps, title, hosts.is_first()) as bar:
-            while done < config.steps and skipped < MOST_SKIPPED and not stop:
-                state, values = built.step(state, place(next(iterator)))
-                done += 1
-                # Enough steps under way to keep the device busy, and no more: after a signal all of them have to end
-                # before the state can be saved.
-                ahead.append(values)
-                if len(ahead) > AHEAD:
-                    skipped = in_a_row(skipped, jax.block_until_ready(ahead.popleft()))
-                bar.update()
-                checkpoints.poll()
-                if done % config.log_every == 0 or done == config.steps:
-                    # Values of one logging interval ago are ready; fetching today's would stall the device.
-                    if late:
-                        bar.set_postfix(loss=f"{metrics.write(*late)['loss']:.4f}")
-                    now = time.time()
-                    late = (done, {**values, "steps_per_second": config.log_every / (now - clock)})
-                    clock = now
-                if done % config.save_every == 0:
-                    if late:  # what a resumed run will not write again
-                        metrics.write(*late)
-                        late = None
-                    checkpoints.save(done, {"state": state}, {"data": iterator.get_state()})
-                    saved = done
-        if late:
-            metrics.write(*late)
-        if done > saved:
-            checkpoints.save(done, {"state": state}, {"data": iterator.get_state()})
-    check_skipped(skipped)
-    return jax.block_until_ready(state), done >= config.steps
+
+    def begin():
+        return built.initial(given.pop())
+
+    def resume(checkpoints, step):
+        given.clear()
+        found = checkpoints.restore(step, {"state": built.abstract}, ["data"])
+        iterator.set_state(found["data"])
+        return found["state"]
+
+    def items(state):
+        return {"state": state}, {"data": iterator.get_state()}
+
+    def advance(state, number, pause):
+        rows = next(iterator)
+        return built.step(state, jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), rows))
+
+    return Job(begin, resume, items, advance)

@@ -117,8 +117,8 @@ def make_train_step(
     micro_batches: each part's leading axis is cut into that many, whose gradients are summed.
     state_shardings, batch_shardings: NamedShardings for the mesh in use, a tree like TrainState and a prefix of the
     batch; metrics come back replicated. Without them everything stays where it is (one device).
-    Metrics: the loss's own, "loss", "grad_norm", "update_norm", and "skipped" (1 where a non-finite gradient
-    made the step keep its state).
+    Metrics: the loss's own, "loss", "grad_norm", "update_norm", and "skipped" (1 where the step kept its state,
+    because loss, gradient or update were not finite, or the update larger than the parameters).
     """
 
     def objective(kept, frozen, batch):
@@ -130,38 +130,19 @@ def make_train_step(
         kept, frozen = split(state.params, trainable)
         used = computed(kept)
 
-        def add(total, batch):
-            grads, metrics = jax.grad(objective, has_aux=True)(used, frozen, batch)
-            if total is None:
-                return grads, metrics
-            return jax.tree.map(jnp.add, total[0], grads), _joined(total[1], metrics)
-
-        total = None
-        for part in parts(batch):
-            # Without this the compiler holds the gradients of all parts until it has the last.
-            total, part = jax.lax.optimization_barrier((total, part))
-            if micro_batches == 1:
-                total = add(total, part)
-                continue
-            pieces = cut(part, micro_batches)
-            shapes = jax.eval_shape(add, total, jax.tree.map(lambda x: x[0], pieces))
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            start = zeros if total is None else (total[0], zeros[1] | total[1])
-            total, _ = jax.lax.scan(lambda total, batch: (add(total, batch), None), start, pieces)
+        total = _summed(lambda part: jax.grad(objective, has_aux=True)(used, frozen, part), parts(batch), micro_batches)
         grads, metrics = jax.tree.map(lambda grad, x: grad.astype(x.dtype), total[0], kept), total[1]
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         updates, opt_state = tx.update(grads, state.opt_state, kept)
-        fresh = optax.apply_updates(kept, updates)
-        # A non-finite gradient leaves everything but the step as it was.
+        fresh, moved = optax.apply_updates(kept, updates), optax.tree.norm(updates)
+        # An update larger than all parameters together leaves nothing of them. (1000: where there is little to lose.)
+        bound = jnp.maximum(optax.tree.norm(kept), 1000.0)
+        sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"]) & (moved <= bound)
+        # What is not sound leaves everything but the step as it was.
         fresh, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), (fresh, opt_state), (kept, state.opt_state)
+            lambda new, old: jnp.where(sound, new, old), (fresh, opt_state), (kept, state.opt_state)
         )
-        metrics |= {
-            "grad_norm": norm,
-            "update_norm": optax.tree.norm(updates),
-            "skipped": 1.0 - finite.astype(jnp.float32),
-        }
+        metrics |= {"grad_norm": norm, "update_norm": moved, "skipped": 1.0 - sound.astype(jnp.float32)}
         return TrainState(state.step + 1, merge(fresh, frozen), opt_state), metrics
 
     shardings = {}
@@ -169,6 +150,30 @@ def make_train_step(
         replicated = jax.sharding.NamedSharding(jax.tree.leaves(state_shardings)[0].mesh, jax.sharding.PartitionSpec())
         shardings = {"in_shardings": (state_shardings, batch_shardings), "out_shardings": (state_shardings, replicated)}
     return jax.jit(step, donate_argnums=0, **shardings)
+
+
+def _summed(gradient: Callable, parts, micro_batches: int):
+    """(gradients, metrics) summed over the parts of a batch, each cut into micro-batches: gradient(part) gives both."""
+
+    def add(total, part):
+        grads, metrics = gradient(part)
+        if total is None:
+            return grads, metrics
+        return jax.tree.map(jnp.add, total[0], grads), _joined(total[1], metrics)
+
+    total = None
+    for part in parts:
+        # Without this the compiler holds the gradients of all parts until it has the last.
+        total, part = jax.lax.optimization_barrier((total, part))
+        if micro_batches == 1:
+            total = add(total, part)
+            continue
+        pieces = cut(part, micro_batches)
+        shapes = jax.eval_shape(add, total, jax.tree.map(lambda x: x[0], pieces))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        start = zeros if total is None else (total[0], zeros[1] | total[1])
+        total, _ = jax.lax.scan(lambda total, piece: (add(total, piece), None), start, pieces)
+    return total
 
 
 def _joined(first, second):
@@ -187,13 +192,13 @@ def in_a_row(before: int, values) -> int:
     return before + 1 if float(values["skipped"]) >= 1 else 0
 
 
-def check_skipped(count: int) -> None:
+def check_skipped(count: int, most: int = MOST_SKIPPED) -> None:
     """Raises UserError where too many were: what keeps failing will go on failing. A skipped update changes no
     parameter, so what has been saved by then is the state before."""
-    if count >= MOST_SKIPPED:
+    if count >= most:
         raise UserError(
-            f"{count} updates in a row had no finite loss or gradient; the state before them is saved: start again "
-            "with a lower --config.learning_rate, or look at metrics.jsonl for where it began"
+            f"{count} updates in a row were not finite, or larger than all parameters; what was learnt before them is "
+            "saved: start again with a lower --config.learning_rate, or look at metrics.jsonl for where it began"
         )
 
 

@@ -1,7 +1,7 @@
 """Compiled for TPUs that are not there (libtpu, no hardware): launch/test.sh --aot.
 
 The golden tables say where every leaf of the training state lies and what it takes on a device. Where a change to them
-is meant: JANUS_JAX_REGOLD=1 python -m pytest -m aot tests/test_aot.py -k shardings, and read the diff.
+is meant: JANUS_JAX_REGOLD=1 python -m pytest -m aot tests/aot/test_aot.py -k shardings, and read the diff.
 """
 
 import json
@@ -12,10 +12,10 @@ import jax
 import pytest
 
 from janus_jax import cli, compile
-from janus_jax.aot import hlo, topology
+from janus_jax.aot import hlo, programs, topology
 from janus_jax.aot.topology import parse
 from janus_jax.parallel import sharding
-from janus_jax.training import program, sft
+from janus_jax.training import program
 
 pytestmark = pytest.mark.aot
 CONFIGS, GOLDENS = Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "goldens_aot"
@@ -39,7 +39,7 @@ def step(job, place, **changes):
     config.buckets = ((896, (("redraw", 0, 16), ("judge", 0, 16))),)
     for name, value in changes.items():
         config.model = {**dict(config.model), name: value}
-    *_, job = sft.programs(config, sharding.mesh_of(config.mesh, topology.devices(parse(place))))
+    *_, job = programs.supervised(config, topology.devices(parse(place)))
     return job
 
 
@@ -98,8 +98,8 @@ def test_a_mesh_over_two_slices():
     for row, index in zip(mesh.devices, (0, 1), strict=True):
         assert {device.slice_index for device in row.flat} == {index}
     # so has the mesh of a configuration that is told of two
-    programs = sft.programs(configured("janus_pro_1b_sft", "v5e-4@2"), mesh)
-    assert programs[-1].mesh.shape == {"data": 2, "fsdp": 4, "tensor": 1}
+    jobs = programs.supervised(configured("janus_pro_1b_sft", "v5e-4@2"), topology.devices(parse("v5e:2x2@2")))
+    assert jobs[-1].mesh.shape == {"data": 2, "fsdp": 4, "tensor": 1}
 
 
 @pytest.mark.parametrize(

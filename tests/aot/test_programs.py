@@ -11,10 +11,10 @@ from janus_jax.errors import UserError
 from janus_jax.models import flops
 from janus_jax.models.janus import Janus, JanusConfig
 from janus_jax.parallel import sharding
-from janus_jax.rl import credit, objective
+from janus_jax.rl import batches
+from janus_jax.rl.programs import in_parts
 from janus_jax.sampling.density import Sampling
-from janus_jax.sequences.batch import Row
-from janus_jax.training import sft
+from janus_jax.sequences.row import Row
 from janus_jax.training.logps import token_logps
 from janus_jax.training.program import bytes_per_device, listing
 
@@ -73,8 +73,8 @@ def test_blank_batches_are_like_real_ones():
     assert batch.ids.shape == (3, 60) and batch.codes.at.shape == (3, 4) and batch.pixels.shape == (3, 2, 8, 8, 3)
     (drawn,) = mixture.blank([mixture.Bucket(60, (mixture.Kind("draw", 0, 2),))], codes=4, side=8)
     assert drawn.pixels is None and drawn.text is None
-    shapes = credit.Layout(first=9, painter=20, judge=30, pictures=2, code_targets=8, text_targets=6)
-    painter, judge = credit.blank(shapes, rows=4, side=8)
+    shapes = batches.Layout(first=9, painter=20, judge=30, pictures=2, code_targets=8, text_targets=6)
+    painter, judge = batches.blank(shapes, rows=4, side=8)
     assert painter.uncond_ids.shape == (4, 20) and painter.codes.ref_logps.shape == (4, 8) and painter.pixels is None
     assert judge.ids.shape == (4, 30) and judge.text.verdict.shape == (4, 6) and judge.pixels.shape == (4, 2, 8, 8, 3)
     assert Row().pictures == []
@@ -116,7 +116,8 @@ def test_a_listing():
 
 def test_stage_1():
     config, _ = cli.parse_config(["--config=tests/configs/micro_sft.py"], "", workdir=False)
-    begin, job = sft.programs(config, sharding.mesh_of((2, 2, 2)))
+    config.mesh = (2, 2, 2)
+    begin, job = programs.supervised(config, jax.devices())
     with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic
         begin.lower(), job.lower()
     assert job.flops > 0
@@ -125,6 +126,6 @@ def test_stage_1():
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_scores_in_parts(parts):
     rows = {"x": np.arange(24.0).reshape(8, 3)}
-    got = objective.in_parts(lambda batch: [batch["x"] * 2, batch["x"].sum(1)], rows, parts)
+    got = in_parts(lambda batch: [batch["x"] * 2, batch["x"].sum(1)], rows, parts)
     np.testing.assert_array_equal(got[0], rows["x"] * 2)
     np.testing.assert_array_equal(got[1], rows["x"].sum(1))

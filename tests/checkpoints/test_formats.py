@@ -4,7 +4,6 @@ The model is tiny: a tower small enough stands in the tables of the original's t
 """
 
 import dataclasses
-import functools
 import json
 import re
 import resource
@@ -19,73 +18,41 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from published_folders import (
+    BF16,
+    CFG,
+    GOLDEN,
+    POOL,
+    TOKENIZER,
+    USED,
+    folder_of,
+    identical,
+    refused,
+    run,
+    shapes,
+    tensors_of,
+    weights_of,
+)
 from safetensors.numpy import load_file, save_file
 
 from janus_jax import convert
 from janus_jax.checkpoints import loading, model_folder, published, published_config, tensorfiles
 from janus_jax.checkpoints.tensor_names import HF, ORIGINAL, gather, place, read, scatter, slots
-from janus_jax.errors import UserError
-from janus_jax.models.janus import Janus, JanusConfig, abstract_params
+from janus_jax.models.janus import JanusConfig, abstract_params
 from janus_jax.models.llama import LlamaConfig
 from janus_jax.models.siglip import SiglipConfig
 from janus_jax.models.vq import VQConfig
 from janus_jax.parallel import sharding
+from janus_jax.sampling.defaults import sampling_of
 from janus_jax.sampling.density import Sampling
-from janus_jax.sequences.tokens import Tokenizer
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-TOKENIZER = Tokenizer.from_folder(GOLDEN)
-CFG = JanusConfig(
-    LlamaConfig(vocab_size=1024, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=40, max_positions=512),
-    SiglipConfig(image_size=16, patch_size=8, width=24, layers=3, heads=2, mlp=48),
-    VQConfig(image_size=4, channels=32, channel_multipliers=(1, 2), res_blocks=1, z_channels=16, codebook_size=64),
-)
 FULL = dataclasses.replace(CFG, vq=VQConfig(), siglip=SiglipConfig(layers=2))  # every kind of block
-BF16 = np.dtype(ml_dtypes.bfloat16)
-POOL = "vision_model.vision_tower.attn_pool.q.weight"
-USED = "gen_vision_model.quantize.codebook_used"
 
 
 @pytest.fixture(autouse=True)
 def tiny_towers(monkeypatch):
     monkeypatch.setitem(published_config.SIGLIPS, "siglip_tiny", CFG.siglip)
     monkeypatch.setitem(published_config.VQS, "VQ-tiny", CFG.vq)
-
-
-def refused(match):
-    """A UserError in one line."""
-    return pytest.raises(UserError, match=f"^[^\n]*{match}[^\n]*$")
-
-
-@functools.cache
-def shapes(cfg=CFG):
-    return {path: leaf.shape for path, leaf in sharding.paths(abstract_params(Janus(cfg)))}
-
-
-def tensors_of(rules, dtype=np.float32, seed=0, cfg=CFG):
-    """Random tensors under published names. dtype: one, or a function of the name."""
-    rng = np.random.default_rng(seed)
-    named = {name: slot.tensor_shape for name, slot in slots(shapes(cfg), rules).items()}
-    if rules is ORIGINAL:
-        named |= {POOL: (24, 24), USED: (7,)}
-    kind = dtype if callable(dtype) and not isinstance(dtype, type) else lambda _: dtype
-    return {name: rng.standard_normal(shape, np.float32).astype(kind(name)) for name, shape in named.items()}
-
-
-def folder_of(path, name, tensors, cfg=CFG, dtype="float32", shards=1):
-    """A published folder, its weights written by the safetensors library itself."""
-    path.mkdir()
-    for file, content in published.small_files(cfg, name, dtype, TOKENIZER, tied=False).items():
-        (path / file).write_bytes(content)
-    if shards == 1:
-        save_file(tensors, path / "model.safetensors", {"format": "pt"})
-        return path
-    files = [f"model-{i + 1:05d}-of-{shards:05d}.safetensors" for i in range(shards)]
-    for i, file in enumerate(files):
-        save_file({n: tensors[n] for n in sorted(tensors)[i::shards]}, path / file)
-    index = {n: files[i % shards] for i, n in enumerate(sorted(tensors))}
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return path
 
 
 def edit_json(path, key, value):
@@ -97,21 +64,6 @@ def edit_json(path, key, value):
         inside = inside[parent]
     inside[last] = value
     path.write_text(json.dumps(content))
-
-
-def weights_of(path):
-    return {name: tensor for file in Path(path).glob("*.safetensors") for name, tensor in load_file(file).items()}
-
-
-def identical(got, expected):
-    assert got.keys() == expected.keys()
-    for name in expected:
-        assert (got[name].dtype, got[name].shape) == (expected[name].dtype, expected[name].shape), name
-        assert got[name].tobytes() == expected[name].tobytes(), name
-
-
-def run(**flags):
-    convert.main([str(word) for key, value in flags.items() for word in (f"--{key}", value)])
 
 
 # Names
@@ -263,7 +215,7 @@ def test_load_gives_model_parameters_and_processor(tmp_path, monkeypatch):
         jax.tree.leaves(spread), jax.tree.leaves(sharding.param_shardings(abstract, mesh)), strict=True
     ):
         assert leaf.sharding == where
-    assert loading.sampling_of(folder) == Sampling(cfg_weight=5.0, temperature=1.0)
+    assert sampling_of(folder) == Sampling(cfg_weight=5.0, temperature=1.0)
     loading.same_sizes(folder, CFG)
 
 
@@ -376,10 +328,17 @@ def test_a_configuration_of_other_weights(tmp_path):
         ("original", "language_config.num_attention_heads", 0, "does not describe a model"),
         ("original", "model_type", "llava", "not a janus_jax model nor a published Janus .*'llava'"),
         ("hf", "vision_config.use_qk_norm", True, "use_qk_norm = True"),
-        ("hf", "text_config.rope_parameters.rope_type", "yarn", "rope_type = 'yarn'"),
         ("hf", "vision_config.projection_dim", 64, "projection_dim = 64"),
         ("hf", "vq_config.channel_multiplier", "x", "does not describe a model"),
         ("hf", "vision_config.hidden_size", "24", "does not describe a model"),
+        ("hf", "vision_config.num_hidden_layers", -1, r"it must be .*in config.json: vision_config.num_hidden_layers"),
+        ("hf", "text_config.num_hidden_layers", "4", r"it must be .*in config.json: text_config.num_hidden_layers"),
+        ("hf", "vq_config.channel_multiplier", [], r"in config.json: vq_config.channel_multiplier"),
+        ("hf", "vq_config.num_embeddings", True, r"in config.json: vq_config.num_embeddings"),
+        ("original", "language_config.rms_norm_eps", float("nan"), r"in config.json: language_config.rms_norm_eps"),
+        ("original", "language_config.vocab_size", 10**12, r"in config.json: language_config.vocab_size"),
+        ("original", "language_config.num_key_value_heads", 3, "4 heads cannot share 3 kv_heads"),
+        ("original", "vision_config.params.select_layer", True, "select_layer = 'True': it must be a whole number"),
     ],
 )
 def test_configurations_that_we_do_not_compute(tmp_path, name, key, value, words):
@@ -389,43 +348,239 @@ def test_configurations_that_we_do_not_compute(tmp_path, name, key, value, words
         loading.load(folder)
 
 
+def with_offsets(content, offsets):
+    """A safetensors file whose header has other offsets at its first tensor."""
+    length = int.from_bytes(content[:8], "little")
+    text = re.sub(rb'"data_offsets":\[[^]]*\]', b'"data_offsets":' + offsets.encode(), content[8 : 8 + length], count=1)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
 def test_damaged_files(tmp_path):
     folder = folder_of(tmp_path / "a", "hf", tensors_of(HF), shards=2)
     shard = folder / "model-00002-of-00002.safetensors"
     good = shard.read_bytes()
     length = int.from_bytes(good[:8], "little")
-    for content, words in (
-        (good[:-5], "00002-of-00002.safetensors is truncated"),
-        (good[: length // 2], "is not a safetensors file"),
-        (good[:5], "is not a safetensors file"),
-        (b"", "cannot be read"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is not a safetensors file"),
-        (good.replace(b'"F32"', b'"F99"', 1), "stored as F99"),
-        (good.replace(b'"shape"', b'"shake"', 1), "damaged header"),
-        (good.replace(b'"shape":[', b'"shape":[9', 1), "damaged header"),
+    empty, deep = good.replace(b'"shape":[', b'"shape":[0,', 1), b"[" * 100_000
+    for content in (good[:-5], good[: length // 2], good[:5], b"", good + b"12345678", empty):
+        shard.write_bytes(content)
+        with refused("00002-of-00002.safetensors is no whole safetensors file"):
+            loading.load(folder)
+    for content in (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        good.replace(b'"F32"', b'"F99"', 1),
+        good.replace(b'"shape"', b'"shake"', 1),
+        good.replace(b'"shape":[', b'"shape":[9', 1),
+        len(deep).to_bytes(8, "little") + deep,
+        b"\xff" * 8 + good[8:],
     ):
         shard.write_bytes(content)
-        with refused(words):
+        with refused("00002-of-00002.safetensors is no whole safetensors file"):
+            loading.load(folder)
+    for offsets in ("[0.0,8]", "[-8,8]", "[8,0]", "[0,99999999]", "[1e30,2e30]", "null"):
+        shard.write_bytes(with_offsets(good, offsets))
+        with refused("00002-of-00002.safetensors is no whole safetensors file"):
             loading.load(folder)
     shard.write_bytes(good)
     index = folder / "model.safetensors.index.json"
     edit_json(index, "weight_map", json.loads(index.read_text())["weight_map"] | {"w": shard.name})
-    with refused("lacks w, which its index names"):
+    with refused("a: w not in the file that the index names"):
         loading.load(folder)
     shard.unlink()
     with refused("lacks model-00002-of-00002.safetensors, which its index names"):
         loading.load(folder)
     shutil.copy(folder / "model-00001-of-00002.safetensors", shard)
+    with refused("not in the file that the index names"):
+        loading.load(folder)
+    for text, words in (("[]", "holds no JSON object"), ("{}", "not an index"), ("[" * 100_000, "not valid JSON")):
+        index.write_text(text)
+        with refused(f"index.json .*{words}"):
+            loading.load(folder)
+    for file in (3, "../a.safetensors", ""):
+        index.write_text(json.dumps({"weight_map": {"w": file}}))
+        with refused("index.json"):
+            loading.load(folder)
+    index.unlink()
     with refused("in two files"):
         loading.load(folder)
-    index.write_text("[]")
-    with refused("not an index of shards"):
-        loading.load(folder)
-    index.unlink()
     for file in folder.glob("*.safetensors"):
         file.unlink()
     with refused("holds no weights: expected"):
         loading.load(folder)
+
+
+def same_parameters(folder, expected):
+    jax.tree.map(np.testing.assert_array_equal, loading.load(folder)[1], expected)
+
+
+def test_the_index_says_where_a_tensor_is(tmp_path):
+    folder = folder_of(tmp_path / "a", "hf", tensors_of(HF), shards=2)
+    expected = loading.load(folder)[1]
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    first, second = (load_file(folder / f"model-0000{i}-of-00002.safetensors") for i in (1, 2))
+    # a stale copy in the other shard, and whole files of other weights beside them
+    stale = {name: np.zeros_like(tensor) for name, tensor in list(first.items())[:3]}
+    save_file(second | stale, folder / "model-00002-of-00002.safetensors")
+    save_file(tensors_of(HF, seed=1), folder / "model.safetensors")
+    save_file({"lora": np.ones(3, np.float32)}, folder / "adapter_model.safetensors")
+    save_file(tensors_of(HF, seed=2), folder / "consolidated.safetensors")
+    same_parameters(folder, expected)
+    # what the index omits is named where something is missing
+    gone = sorted(name for name, file in index.items() if file == "model-00002-of-00002.safetensors")[:2]
+    edit_json(folder / "model.safetensors.index.json", "weight_map", {n: f for n, f in index.items() if n not in gone})
+    with refused(f"{gone[0]} is missing; {gone[1]} is missing .not read: adapter_model.safetensors, consolidated.*"):
+        loading.load(folder)
+    # without an index the whole file is the model, whatever else lies there
+    (folder / "model.safetensors.index.json").unlink()
+    same_parameters(folder, jax.tree.map(np.asarray, loaded_alone(tmp_path, folder)))
+    # and without that the numbered shards are
+    (folder / "model.safetensors").unlink()
+    save_file(second, folder / "model-00002-of-00002.safetensors")
+    same_parameters(folder, expected)
+
+
+def loaded_alone(tmp_path, folder):
+    """What a folder's model.safetensors holds, read with nothing beside it."""
+    shutil.copytree(folder, tmp_path / "alone")
+    for file in (tmp_path / "alone").glob("*.safetensors"):
+        if file.name != "model.safetensors":
+            file.unlink()
+    return loading.load(tmp_path / "alone")[1]
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_shard_that_is_absent_is_named(tmp_path, index):
+    """As in a hub's cache, whose links point to what was not fetched."""
+    folder = folder_of(tmp_path / "a", "original", tensors_of(ORIGINAL), shards=3)
+    if not index:
+        (folder / "model.safetensors.index.json").unlink()
+    shard = folder / "model-00002-of-00003.safetensors"
+    shard.unlink()
+    for _ in range(2):
+        with refused("a lacks model-00002-of-00003.safetensors, .*: copy the missing files") as error:
+            loading.load(folder)
+        assert "is missing" not in str(error.value) and len(str(error.value)) < 300
+        shard.is_symlink() or shard.symlink_to(tmp_path / "blob")
+
+
+PARTS = {"original": "language_config", "hf": "text_config"}
+
+
+@pytest.mark.parametrize("name", published.FORMATS)
+def test_rotations(tmp_path, name):
+    folder = folder_of(tmp_path / "a", name, tensors_of(published.FORMATS[name].rules))
+    part, good = PARTS[name], (folder / "config.json").read_text()
+    for key, value in (
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("rope_scaling", "linear"),
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}),
+        ("rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.5}),
+        ("rope_parameters", {"full_attention": {"rope_type": "default"}, "sliding_attention": {}}),
+        ("rope_parameters", {"rope_type": "default", "factor": 8.0}),
+        ("partial_rotary_factor", 0.25),
+    ):
+        (folder / "config.json").write_text(good)
+        edit_json(folder / "config.json", f"{part}.{key}", value)
+        with refused(f"config.json says {part}.{key}.*this model computes"):
+            loading.load(folder)
+    for key, value in (
+        ("rope_scaling", None),
+        ("rope_scaling", {"rope_type": "default"}),
+        ("rope_scaling", {"type": "default", "factor": 1.0}),
+        ("rope_parameters", {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 1.0}),
+        ("partial_rotary_factor", 1.0),
+    ):
+        (folder / "config.json").write_text(good)
+        edit_json(folder / "config.json", f"{part}.{key}", value)
+        theta = loading.open_model(folder).cfg.llama.rope_theta
+        assert theta == (5e5 if value and "rope_theta" in str(value) else 1e4)
+
+
+@pytest.mark.parametrize(
+    "name, key, value",
+    [
+        ("original", "image_size", 24),
+        ("original", "image_mean", [0.48145466, 0.4578275, 0.40821073]),
+        ("original", "image_std", [0.5, 0.5, 0.4]),
+        ("original", "background_color", [0, 0, 0]),
+        ("original", "rescale_factor", 1.0),
+        ("original", "do_normalize", False),
+        ("hf", "size", {"height": 24, "width": 16}),
+        ("hf", "size", 24),
+        ("hf", "image_mean", 0.5),
+        ("hf", "do_rescale", False),
+        ("hf", "min_size", "14"),
+    ],
+)
+def test_pictures_prepared_in_another_way(tmp_path, name, key, value):
+    folder = folder_of(tmp_path / "a", name, tensors_of(published.FORMATS[name].rules))
+    path = folder / "preprocessor_config.json"
+    edit_json(path, key, value)
+    with refused(f"preprocessor_config.json says {key} = .*this model sees"):
+        loading.load(folder)
+
+
+@pytest.mark.parametrize("name", published.FORMATS)
+def test_pictures_prepared_alike(tmp_path, name):
+    folder = folder_of(tmp_path / "a", name, tensors_of(published.FORMATS[name].rules))
+    path = folder / "preprocessor_config.json"
+    for said in (
+        json.loads(path.read_text()) | {"rescale_factor": 0.00392156862745098, "do_resize": True, "resample": 3},
+        {"image_size": None, "size": 16, "image_mean": [0.5, 0.5, 0.5]},
+        {"size": {"longest_edge": 16}},
+        {},
+    ):
+        path.write_bytes(b"\xef\xbb\xbf" + json.dumps(said).encode())  # a byte order mark does no harm
+        loading.open_model(folder)
+    path.write_text("[" * 100_000)
+    with refused("preprocessor_config.json is not valid JSON"):
+        loading.open_model(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, BF16, np.float16])
+def test_weights_that_are_not_finite(tmp_path, value, dtype):
+    tensors = tensors_of(ORIGINAL, dtype)
+    tensors["language_model.model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    folder = folder_of(tmp_path / "a", "original", tensors)
+    for mesh in (None, sharding.make_mesh(data=1, fsdp=2, tensor=2)):
+        with refused("the weights are ruined: llama/layers/mlp/up holds NaN or infinity"):
+            loading.load(folder, mesh=mesh)
+
+
+def test_finite_to_the_last_bit():
+    for dtype in (np.float16, np.float32, np.float64, BF16):
+        largest = np.finfo(dtype).max if dtype is not BF16 else ml_dtypes.finfo(BF16).max
+        array = np.full(11, largest, dtype)
+        array[4] = -largest
+        assert model_folder.is_finite(array, step=3)
+        for spot in (0, 2, 3, 10):
+            spoilt = array.copy()
+            spoilt[spot] = -np.inf
+            assert not model_folder.is_finite(spoilt, step=3)
+    assert model_folder.is_finite(np.arange(4)) and model_folder.is_finite(np.zeros((0, 3), np.float32))
+
+
+def test_integers_are_no_weights(tmp_path):
+    name = "language_model.model.norm.weight"
+    folder = folder_of(tmp_path / "a", "original", tensors_of(ORIGINAL) | {name: np.ones(32, np.int32)})
+    with refused(f"{name} is stored as int32, not as floating-point numbers"):
+        loading.load(folder)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", published.FORMATS)
+def test_one_bos_through_transformers(tmp_path, name):
+    import transformers
+
+    folder = folder_of(tmp_path / "a", name, tensors_of(published.FORMATS[name].rules))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    text = "<|User|>: a red circle\n\n<|Assistant|>:<begin_of_image>"
+    assert tokenizer(text)["input_ids"] == TOKENIZER.encode(text)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == TOKENIZER.encode(text, bos=False)
+    assert tokenizer.decode(TOKENIZER.encode(text), skip_special_tokens=True) == TOKENIZER.decode(
+        TOKENIZER.encode(text)
+    )
 
 
 def test_weights_alone_need_a_base(tmp_path):
@@ -505,7 +660,7 @@ def watch():
 
 src, dst, task = sys.argv[1:]
 jax.block_until_ready(jnp.ones(3) + 1)
-loading._shapes(loading.open_model(src).cfg)  # tracing takes room of its own
+loading._abstract(loading.open_model(src).cfg)  # tracing takes room of its own
 before = anonymous()
 peak = [0]
 threading.Thread(target=watch, daemon=True).start()

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_batch import MODEL, params, processor
+from tiny import MODEL, params, processor
 
 from janus_jax.checkpoints import loading, model_folder
 from janus_jax.checkpoints.model_folder import load_params, save_model
 from janus_jax.errors import UserError
 from janus_jax.models.janus import JanusConfig
 from janus_jax.sequences import tokens
-from janus_jax.training.workdir import Checkpoints
 
 TREE = {
     "a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.array([0.1, -2.5, 1e-8], np.float32)},
@@ -269,74 +268,134 @@ def test_a_model_without_its_tokenizer(tmp_path):
     assert tokens.Tokenizer.FILES == ("tokenizer.model", "tokenizer.json")
 
 
-# Trainings
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("model.llama.layers", -1, "llama.layers is '-1': it must be a whole number from 1"),
+        ("model.llama.layers", "4", "llama.layers is '4'"),
+        ("model.llama.layers", True, "llama.layers is 'True'"),
+        ("model.llama.heads", -4, "llama.heads is '-4'"),
+        ("model.llama.vocab_size", 10**12, "llama.vocab_size is '1000000000000'"),
+        ("model.llama.norm_eps", float("nan"), "llama.norm_eps is 'nan': it must be a number above 0"),
+        ("model.llama.rope_theta", float("inf"), "llama.rope_theta is 'inf'"),
+        ("model.llama.depth", 2, "unknown key 'llama.depth'"),
+        ("model.llama", [], "llama is .*: it must be an object"),
+        ("model.siglip.patch_size", 0.5, "siglip.patch_size is '0.5'"),
+        ("model.vq.channel_multipliers", [], "vq.channel_multipliers is .*: it must be 1 to 12 whole numbers"),
+        ("model.vq.channel_multipliers", [1, True], "vq.channel_multipliers"),
+        ("model.vq.attention", 1, "vq.attention is '1': it must be true or false"),
+        ("model.dtype", "int32", "dtype is 'int32': it must be one of float32, bfloat16"),
+        ("model.dtype", None, "dtype is 'None'"),
+        ("model.remat", ["full"], "remat is .*: it must be one of none, full, dots"),
+        ("model.scan", "yes", "scan is 'yes'"),
+        ("model", None, "the model is 'None': it must be an object"),
+        ("temperature", "hot", "temperature = 'hot': it must be a number"),
+        ("temperature", True, "temperature = 'True'"),
+        ("cfg_weight", float("nan"), "cfg_weight = 'nan'"),
+        ("cfg_weight", 10**400, "cfg_weight = '10000"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense(tmp_path, key, value, words):
+    """One line that names the key, from all that read it."""
+    folder = saved(tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    *parents, last = key.split(".")
+    inside = content
+    for parent in parents:
+        inside = inside[parent]
+    inside[last] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    model_folder.seal(folder)
+    with refused(f"config.json .*{words}"):
+        loading.load(folder)
+    with refused(f"config.json .*{words}"):
+        loading.same_sizes(folder, MODEL.cfg) if key.startswith("model") else loading.drawn_with(folder)
 
 
-def state(step):
-    return {"w": jnp.arange(4.0) + step, "step": jnp.asarray(step, jnp.int32)}
+def test_every_size_is_said(tmp_path):
+    folder = saved(tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    del content["model"]["vq"]["local_norm"]
+    (folder / "config.json").write_text(json.dumps(content))
+    model_folder.seal(folder)
+    with refused("config.json does not describe a model: vq.local_norm is missing"):
+        loading.load(folder)
 
 
-def shapes():
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state(0))
+def test_a_tokenizer_that_makes_no_sense(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"kind": "vq", "vq": {"channels": "8"}}))
+    model_folder.seal(tmp_path)
+    with refused("config.json does not describe a tokenizer: vq.channels is '8'"):
+        loading.load_vq(tmp_path)
 
 
-def restore(checkpoints, step):
-    return checkpoints.restore(step, {"state": shapes()}, ["data"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, "nan", b"\xff\xfe{}".decode("latin-1")]
+)
+def test_json_without_end(tmp_path, text):
+    folder = saved(tmp_path / "model")
+    for name, words in (("config.json", "config.json"), ("manifest.json", "no readable manifest.json")):
+        good = (folder / name).read_bytes()
+        (folder / name).write_text(text, encoding="latin-1")
+        with refused(words):
+            loading.load(folder)
+        with refused(""):
+            load_params(folder, abstract(TREE))
+        (folder / name).write_bytes(good)
 
 
-def test_checkpoints_come_back(tmp_path):
-    with Checkpoints(tmp_path, "sft") as checkpoints:
-        assert checkpoints.latest() is None
-        for step in (1, 2, 3):
-            checkpoints.save(step, {"state": state(step)}, {"data": {"position": 10 * step}})
-    with Checkpoints(tmp_path, "sft") as checkpoints:
-        assert checkpoints.latest() == 3
-        got = restore(checkpoints, 3)
-        equal(got["state"], state(3))
-        assert got["data"] == {"position": 30}
-        equal(restore(checkpoints, 2)["state"], state(2))
-    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {"2", "3"}
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    folder = saved(tmp_path / "model")
+    for name in ("config.json", "manifest.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+        if name == "config.json":
+            model_folder.seal(folder)
+    loading.load(folder)
 
 
-def test_what_a_kill_left_unsealed_does_not_count(tmp_path):
-    with Checkpoints(tmp_path, "sft") as checkpoints:
-        for step in (1, 2):
-            checkpoints.save(step, {"state": state(step)}, {"data": step})
-    (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
-    with Checkpoints(tmp_path, "sft") as checkpoints:
-        assert checkpoints.latest() == 1
-        with refused("no readable manifest.json"):
-            restore(checkpoints, 2)
-        checkpoints.discard_unsealed()
-        assert not (tmp_path / "checkpoints" / "2").exists()
-        checkpoints.save(2, {"state": state(7)}, {"data": 7})
-        checkpoints.wait()
-        assert checkpoints.latest() == 2
-        equal(restore(checkpoints, 2)["state"], state(7))
+def test_a_manifest_that_lists_too_little(tmp_path):
+    folder = saved(tmp_path / "model")
+    whole = json.loads((folder / "manifest.json").read_text())
+    for listed, words in (
+        ({}, "config.json"),
+        ({name: whole[name] for name in whole if "params" not in name}, "params.safetensors"),
+        ({name: whole[name] for name in whole if "tokenizer" not in name}, "tokenizer.model"),
+        (whole | {"params.safetensors": None}, "params.safetensors"),
+    ):
+        (folder / "manifest.json").write_text(json.dumps(listed))
+        with refused(f"manifest.json does not list {words}"):
+            loading.load(folder)
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5" / "manifest.json").write_text("{}")
+    with refused("does not list any file"):
+        model_folder.verify(tmp_path / "5")
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    with Checkpoints(tmp_path, "sft") as checkpoints:
-        checkpoints.save(5, {"state": state(5)}, {"data": 5})
-    files = [path for path in (tmp_path / "checkpoints" / "5").rglob("*") if path.is_file()]
-    files = [path for path in files if path.name != "manifest.json" and path.stat().st_size]
-    assert len(files) >= 3
-    for path in files:
-        good = path.read_bytes()
-        bad = bytearray(good)
-        bad[len(bad) // 2] ^= 1
-        for content in (bytes(bad), good[: len(good) // 2]):
-            path.write_bytes(content)
-            with Checkpoints(tmp_path, "sft") as checkpoints, refused("is damaged"):
-                restore(checkpoints, 5)
-        path.write_bytes(good)
-    with Checkpoints(tmp_path, "sft") as checkpoints:
-        equal(restore(checkpoints, 5)["state"], state(5))
+def test_ruined_weights_are_refused(tmp_path):
+    ruined = jax.tree.map(np.array, params())
+    ruined["llama"]["norm"]["scale"][3] = np.nan
+    loading.save(tmp_path / "model", MODEL, ruined, processor(), jnp.float32)
+    with refused("the weights are ruined: llama/norm/scale holds NaN"):
+        loading.load(tmp_path / "model")
 
 
-def test_a_workdir_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with refused("cannot write to .*choose another --workdir"):
-        Checkpoints(tmp_path / "file", "sft")
+def test_integers_are_no_weights(tmp_path):
+    folder = save(tmp_path / "model", {"a": np.arange(3)})
+    with refused("a is stored as int64, not as floating-point numbers"):
+        load_params(folder, abstract({"a": np.zeros(3, np.float32)}))
+
+
+def test_all_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
+    """Each file before the manifest has its name, the manifest before the folder has its name, and that at the end."""
+    done = []
+    sync, rename = model_folder._sync, model_folder.Path.rename
+    monkeypatch.setattr(model_folder, "_sync", lambda path: (done.append(("sync", path.name)), sync(path))[1])
+    monkeypatch.setattr(
+        model_folder.Path, "rename", lambda self, to: (done.append(("rename", to.name)), rename(self, to))[1]
+    )
+    save(tmp_path / "model")
+    for name in ("params.safetensors", "config.json", "tokenizer.model", "manifest.json.tmp"):
+        assert done.index(("sync", name)) < done.index(("rename", "manifest.json"))
+    assert done.index(("rename", "manifest.json")) < done.index(("sync", "manifest.json"))
+    assert done.index(("sync", "manifest.json")) < done.index(("rename", "model"))
+    assert done[-1] == ("sync", tmp_path.name)

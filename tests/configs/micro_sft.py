@@ -29,6 +29,8 @@ def get_config():
     config.steps = 30
     config.decay_steps = 0
     config.optimizer = "adamw"
+    config.moments = "float32"
+    config.gradients = "float32"
     config.learning_rate = 5e-3
     config.final_learning_rate = 5e-4
     config.warmup = 3

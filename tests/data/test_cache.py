@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_batch import MODEL, params, processor
+from tiny import MODEL, params, processor
 
 from janus_jax import label_drawings
 from janus_jax.data import cache
@@ -69,3 +69,43 @@ def test_an_unwritable_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="another --out"):
         cache.save(tmp_path / "file" / "cache.npz", groups(["a"], [1], 0))
+
+
+def test_a_long_text_costs_what_it_is_long(tmp_path):
+    """An array of fixed width would hold 500 times the longest, in memory and on disk."""
+    made = groups(["a"], [500], 0)
+    long = dataclasses.replace(made, reasons=["No. " + "x" * 1_000_000, *made.reasons[1:]], captions=["ähm 図\n"] * 500)
+    cache.save(tmp_path / "cache.npz", long)
+    assert (tmp_path / "cache.npz").stat().st_size < 1_200_000
+    loaded = cache.load(tmp_path / "cache.npz")
+    assert loaded.reasons.tolist() == long.reasons.tolist() and loaded.captions[499] == "ähm 図\n"
+    assert loaded.reasons.nbytes < 10_000
+    both = cache.join([loaded, made])
+    assert both.reasons.nbytes < 10_000 and both.reasons[500] == "No, 0."
+
+
+def test_caches_of_before_are_read(tmp_path):
+    made = groups(["a", "bcd"], [1, 2], 0)
+    arrays = {field.name: getattr(made, field.name) for field in dataclasses.fields(cache.Groups)}
+    arrays |= {name: arrays[name].astype(str) for name in ("prompts", "reasons", "captions")}
+    np.savez(tmp_path / "old.npz", **arrays)
+    np.savez(tmp_path / "files.npz", **{**arrays, "pixels": np.array(["a.png", "b.png", "c.png"]), "side": 16})
+    loaded = cache.load(tmp_path / "old.npz")
+    for field in dataclasses.fields(cache.Groups):
+        assert np.array_equal(getattr(loaded, field.name), getattr(made, field.name))
+    assert loaded.prompts.dtype == object
+    assert cache.load(tmp_path / "files.npz").pixels.shape == (3, 16, 16, 3)
+    files = dataclasses.replace(made, pixels=cache.PictureFiles(["x.png", "yy.png", "z.png"], 16))
+    cache.save(tmp_path / "new.npz", files)
+    assert list(cache.load(tmp_path / "new.npz").pixels.paths) == ["x.png", "yy.png", "z.png"]
+
+
+@pytest.mark.parametrize("ends", [[1, 99], [6, 2], [-1, 2]])
+def test_texts_whose_ends_are_damaged(tmp_path, ends):
+    made = groups(["a", "b"], [1, 1], 0)
+    cache.save(tmp_path / "cache.npz", made)
+    with np.load(tmp_path / "cache.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "cache.npz", **{**arrays, "prompts.ends": np.array(ends)})
+    with pytest.raises(UserError, match="ends of prompts do not go with their bytes"):
+        cache.load(tmp_path / "cache.npz")

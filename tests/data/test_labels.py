@@ -2,20 +2,21 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import CONFIGS, command, refused
 from PIL import Image
-from test_batch import MODEL, SEES, params, processor, run
-from test_commands import CONFIGS, refused
-from test_end_to_end import command
+from tiny import MODEL, SEES, grammar, params, processor, run
 
 from janus_jax import cache_labels, cli
 from janus_jax.checkpoints import loading
 from janus_jax.data import cache, label_file, mixture
 from janus_jax.errors import UserError
-from janus_jax.sequences.batch import DRAW, REDRAW, SEEN, VERDICT
+from janus_jax.sequences.batch import CODE, DRAW, REDRAW, SEEN, TEXT, VERDICT
 from janus_jax.training import sft
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -98,12 +99,11 @@ def test_groups(groups):
 
 
 def test_the_three_tasks(groups):
-    maker = mixture.RowMaker(groups, processor().tokenizer, SEES, drop=0.0, judged_right=0.7)
+    maker = mixture.RowMaker(groups, grammar(), drop=0.0, judged_right=0.7)
     rng, shown = np.random.default_rng(0), {}
     for task in ("draw", "judge", "redraw"):
         rows = [maker.make(rng, task, 1 if task == "redraw" else 0) for _ in range(60)]
-        targets = [[t[1] for t in row.targets[1]] for row in rows]
-        shown[task] = {tuple(codes) for codes in targets}
+        shown[task] = {tuple(row.targets(CODE).get("ids", np.array([])).tolist()) for row in rows}
     of = [tuple(codes) for codes in groups.codes.tolist()]
     assert shown["draw"] == shown["redraw"] == {of[0], of[4]}  # from 0.8 on
     judged = [maker.make(rng, "judge", 0) for _ in range(60)]
@@ -112,8 +112,8 @@ def test_the_three_tasks(groups):
     assert set(looks) == set(range(6))  # from 0.7 on
     special = processor().special
     for row, n in zip(judged, looks, strict=True):
-        verdict = next(t for t in row.targets[0] if t[2] == VERDICT)
-        assert verdict[1] == (special.yes if groups.score[n] >= 0.7 else special.no)
+        words = row.targets(TEXT)
+        assert words["ids"][words["group"] == VERDICT][0] == (special.yes if groups.score[n] >= 0.7 else special.no)
     buckets = [
         mixture.Bucket(200, (mixture.Kind("draw", 0, 2), mixture.Kind("judge", 0, 2), mixture.Kind("redraw", 1, 2)))
     ]
@@ -126,8 +126,16 @@ BAD = [
     ("{", "line 4: it is not JSON"),
     ('{"data": []}', "line 4: 'prompt' is missing"),
     ('{"prompt": "a cross"}', "line 4: 'data' is missing"),
-    ('{"prompt": 3, "data": []}', "line 4: not a prompt with a list"),
-    ('["a"]', "line 4: not a prompt with a list"),
+    ('{"prompt": 3, "data": []}', "line 4: 'prompt' is no text"),
+    ('{"prompt": "a", "data": 3}', "line 4: 'data' is no list"),
+    ('["a"]', "line 4: it is no JSON object"),
+    ("[" * 100_000, "line 4: it is not JSON .too deep"),
+    ('{"prompt": "a\\ud800", "data": []}', "line 4: 'prompt' has half a character"),
+    ({"prompt": "a", "data": [3]}, "line 4: a labelled picture has img_path, reason"),
+    ({"prompt": "a", "data": [item(0, True, 0.9, "Yes")]}, "line 4: state True is none of 0 to 4"),
+    ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "../../x.png")]}, "line 4: the path '../../x.png' leads out of"),
+    ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "/etc/x.png")]}, "line 4: the path '/etc/x.png' leads out of"),
+    ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "pipe.png")]}, "line 4: .*pipe.png cannot be read: it is no reg"),
     ({"prompt": "a", "data": [item(0, 5, 0.5, "Yes")]}, "line 4: state 5 is none of 0 to 4"),
     ({"prompt": "a", "data": [item(0, 4, 1.5, "Yes")]}, "line 4: prob 1.5"),
     ({"prompt": "a", "data": [item(0, 4, 0.9, "Yesterday")]}, "line 4: the reason 'Yesterday' begins"),
@@ -142,13 +150,87 @@ BAD = [
 def test_bad_lines(world, tmp_path, line, words):
     whole = world / "images" / "p" / "0.png"
     (world / "images" / "cut.png").write_bytes(whole.read_bytes()[:200])
+    if not (world / "images" / "pipe.png").exists():
+        os.mkfifo(world / "images" / "pipe.png")
     path = write(tmp_path, [*LINES, line])
-    flags = ("--checkpoint", world / "model", "--images", world / "images", "--out", tmp_path / "out.npz")
+    flags = ("--checkpoint", world / "model", "--images", world / "images", "--out", tmp_path / "out.npz", "--strict")
     said = refused(cache_labels.main, "--labels", path, *flags)
     with pytest.raises(UserError, match=words):
         raise UserError(said)
     assert str(path) in said
-    assert [p.name for p in tmp_path.iterdir()] == ["labels.jsonl"]  # nothing half-written
+    assert [p.name for p in tmp_path.glob("[!.]*")] == ["labels.jsonl"]  # nothing half-written
+
+
+def cached(world, tmp_path, lines, *flags):
+    """cache_labels of these lines: the cache."""
+    where = ("--checkpoint", world / "model", "--images", world / "images", "--out", tmp_path / "out.npz")
+    cache_labels.main([str(flag) for flag in ("--labels", write(tmp_path, lines), *where, "--batch", 4, *flags)])
+    return cache.load(tmp_path / "out.npz")
+
+
+def test_bad_records_are_left_out_and_counted(world, tmp_path, capsys):
+    """Up to a share of all; the good ones are what they are without them."""
+    (world / "images" / "cut.png").write_bytes((world / "images" / "p" / "0.png").read_bytes()[:200])
+    bad = [
+        "{",
+        {"prompt": "red " * 300, "data": [item(0, 4, 0.9, "Yes"), item(1, 0, 0, "No")]},
+        {"prompt": "a cross", "data": [item(0, 4, 0.9, "Yes", "cut.png"), item(1, 4, 0.9, "Yes", "gone.png")]},
+        {"prompt": "a cup", "data": [item(0, 5, 0.9, "Yes"), item(3, 4, 0.9, "Yes")]},
+    ]
+    good = cached(world, tmp_path, [*LINES, bad[3]], "--most-bad", "0.1")
+    assert (
+        "left out 1 of 12 records: 1 x a state that is none of 0 to 4 (first: line 4: state 5"
+        in capsys.readouterr().err
+    )
+    groups = cached(world, tmp_path, [*bad[:3], *LINES, bad[3]], "--most-bad", "0.4")
+    assert groups.prompts.tolist() == good.prompts.tolist() == ["two red circles", "a blue square", "a cup"]
+    for name in ("codes", "score", "start", "reasons"):
+        np.testing.assert_array_equal(getattr(groups, name), getattr(good, name))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert "labels.jsonl: left out 6 of 17 records: 2 x a prompt is too long (first: line 2: the prompt has" in line
+    assert "2 x a picture cannot be read (first: line 3: the picture" in line and "cut.png" in line
+    assert line.endswith("; 1 more reasons")
+    with pytest.raises(UserError) as caught:
+        cached(world, tmp_path, [*bad[:3], *LINES, bad[3]], "--most-bad", "0.3")
+    said = str(caught.value)
+    assert "line 1: it is not JSON" in said and "of 17 records are bad, more than the share 0.3" in said
+    with pytest.raises(UserError, match="--most-bad is 2.0"):
+        cached(world, tmp_path, LINES, "--most-bad", "2")
+
+
+def test_pictures_outside_are_taken_where_that_is_allowed(world, tmp_path):
+    # a path from the root that leads into the folder is inside
+    outside = {"prompt": "a cup", "data": [item(0, 4, 0.9, "Yes", str(world / "images" / "p" / "3.png"))]}
+    assert cached(world, tmp_path, [*LINES, outside], "--strict").prompts[-1] == "a cup"
+    picture(3).save(tmp_path / "other.png")
+    outside = {"prompt": "a cup", "data": [item(0, 4, 0.9, "Yes", str(tmp_path / "other.png"))]}
+    groups = cached(world, tmp_path, [*LINES, outside], "--strict", "--allow-outside")
+    np.testing.assert_array_equal(groups.codes[-1], groups.codes[2])
+
+
+def test_what_was_encoded_is_kept(world, tmp_path, groups, monkeypatch):
+    """A run that ends in the middle is gone on with, and a picture that has changed is encoded anew."""
+    encoded, encode = [], cache_labels.decode.encode_codes
+
+    def counting(model, params, pixels):
+        encoded.append(len(pixels))
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        return encode(model, params, pixels)
+
+    monkeypatch.setattr(cache_labels.decode, "encode_codes", counting)
+    (tmp_path / "images").mkdir()
+    shutil.copytree(world / "images" / "p", tmp_path / "images" / "p")
+    moved = ("--images", tmp_path / "images")
+    with pytest.raises(KeyboardInterrupt):
+        cached(world, tmp_path, LINES, *moved)
+    (kept,) = tmp_path.glob(".out.npz.*.codes")
+    assert not (tmp_path / "out.npz").exists()
+    picture(0).save(tmp_path / "images" / "p" / "1.png")
+    again = cached(world, tmp_path, LINES, *moved)
+    assert len(encoded) == 3  # four were kept, of which one has changed: one more batch for that and the last two
+    np.testing.assert_array_equal(again.codes, groups.codes[[0, 0, 2, 3, 4, 5]])
+    assert not kept.exists()
 
 
 def test_files_that_teach_nothing(world, tmp_path):

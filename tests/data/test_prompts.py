@@ -27,6 +27,13 @@ def test_files(tmp_path):
     path.write_text("\n \n")
     with pytest.raises(UserError, match="no prompt"):
         prompts.read_prompts(path)
+    # a byte order mark is no part of the first prompt, and only a newline ends a line
+    path.write_bytes("\ufeffa red\u2028circle\r\n a\x85b\x0cc \n".encode())
+    assert prompts.read_prompts(path) == ["a red\u2028circle", "a\x85b\x0cc"]
+    path.write_bytes(b"a\n" * 10 + b"\xff\n")
+    assert prompts.read_prompts(path) == ["a"] * 10
+    with pytest.raises(UserError, match="line 11: it is not UTF-8 text"):
+        prompts.read_prompts(path, most_bad=0.0)
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError, match="UTF-8"):
         prompts.read_prompts(path)

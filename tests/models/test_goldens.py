@@ -4,44 +4,24 @@ The numbers were computed once by the reference; golden/*.npz holds samples of t
 into the array X, in PyTorch's layout (channels before height and width), `X.val` the values there.
 """
 
-import json
 import re
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from reference import CFG, GOLDEN, SPEC, close, golden_model, sample_close
 
-from janus_jax.checkpoints import published
 from janus_jax.checkpoints.tensor_names import ORIGINAL, from_original, place
-from janus_jax.models.janus import Janus, JanusConfig, abstract_params
+from janus_jax.models.janus import JanusConfig
 from janus_jax.models.llama import LlamaConfig
 from janus_jax.models.siglip import Block, SiglipConfig
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-sys.path.insert(0, str(GOLDEN))
-import weights as golden_weights  # noqa: E402
-
-CFG = published.read_config(json.loads((GOLDEN / "config.json").read_text()), "original")
-SPEC = json.loads((GOLDEN / "spec.json").read_text())
-SPREAD = 1e-4  # the largest deviation, of the standard deviation of the array
 
 
 @pytest.fixture(scope="module")
 def model():
-    """(model, golden parameters, run(method, *args))."""
-    janus = Janus(CFG)
-    tensors = {name: golden_weights.tensor(name, shape) for name, shape in SPEC.items()}
-    params = from_original(tensors, abstract_params(janus))
-    params = jax.tree.map(jnp.asarray, params)
-
-    def run(method, *args):
-        return jax.jit(lambda p, *a: janus.apply({"params": p}, *a, method=method))(params, *args)
-
-    return janus, params, run
+    return golden_model()
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +29,6 @@ def pictures():
     """image_a and image_b as f32[2,384,384,3] in [-1,1]; at this size both preprocessings are this."""
     read = [np.asarray(Image.open(GOLDEN / f"image_{x}.png").convert("RGB"), np.float32) for x in "ab"]
     return jnp.asarray(np.stack(read) / np.float32(127.5) - 1)
-
-
-def close(ours, theirs, spread=None):
-    """All within SPREAD; spread: the standard deviation that counts, if not that of `theirs`."""
-    np.testing.assert_allclose(ours, theirs, atol=SPREAD * (spread or np.std(theirs)), rtol=0)
-
-
-def sample_close(ours, golden, name, spread=None):
-    """Compares an array in PyTorch's layout, of which we may hold the first rows only, with its sample; spread: that of
-    the whole array if not given."""
-    ours = np.asarray(ours).reshape(-1)
-    idx, val = golden[name + ".idx"], golden[name + ".val"]
-    held = idx < ours.size
-    assert held.sum() > 20
-    close(ours[idx[held]], val[held], spread or golden[name + ".stats"][1])
 
 
 def nchw(x):

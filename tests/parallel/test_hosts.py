@@ -1,4 +1,4 @@
-"""Several processes as one training: the meeting by plain sockets, then whole trainings on loopback."""
+"""Several processes as one training: which one this is, what each makes and knows, then whole trainings on loopback."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,21 +14,19 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-import test_end_to_end
-from ml_collections import ConfigDict
-from test_end_to_end import metrics, rl_flags, sft_flags
+from commands import metrics, rl_flags, sft_flags
+from jax._src.clusters import cloud_tpu_cluster, cluster
 
 from janus_jax.checkpoints import loading
 from janus_jax.checkpoints.model_folder import PARAMS
 from janus_jax.checkpoints.tensorfiles import read_safetensors
 from janus_jax.data import cache, mixture, pictures
 from janus_jax.errors import UserError
-from janus_jax.parallel import hosts, sharding
-from janus_jax.parallel.hosts import Place, differences, place_of
+from janus_jax.parallel import hosts
+from janus_jax.parallel.hosts import Place, place_of
 from janus_jax.rl import rollouts
 from janus_jax.sequences.tokens import Tokenizer
 
-world = test_end_to_end.world  # the fixture
 ROOT = Path(__file__).parents[2]
 LAUNCHER = str(ROOT / "launch" / "local_pod.sh")
 
@@ -38,6 +35,18 @@ LAUNCHER = str(ROOT / "launch" / "local_pod.sh")
 
 def environ(address="10.0.0.1:9000", count="4", index="2"):
     return {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count, "JAX_PROCESS_ID": index}
+
+
+def platform(monkeypatch, given):
+    """The environment of a TPU VM, seen by jax as one; its metadata server says nothing, and every name is known."""
+    for name in ("JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(cluster, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", lambda key: ("", 404))
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: "10.0.0.1")
 
 
 GKE = {"TPU_WORKER_HOSTNAMES": "janus-0.janus,janus-1.janus", "TPU_WORKER_ID": "1"}
@@ -58,8 +67,29 @@ SLICES = {"MEGASCALE_NUM_SLICES": "3", "MEGASCALE_SLICE_ID": "2", "MEGASCALE_COO
         ({**GKE, **SLICES}, Place("lead", hosts.PORT, 6, 5)),
     ],
 )
-def test_place(given, place):
-    assert place_of(given) == place
+def test_place(monkeypatch, given, place):
+    platform(monkeypatch, given)
+    assert place_of(os.environ) == place
+
+
+def test_place_in_slurm(monkeypatch):
+    """A process for each device: jax's own rule there."""
+    platform(monkeypatch, {})
+    monkeypatch.setattr(cluster, "running_in_cloud_tpu_vm", False)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[003-004]", "SLURM_NTASKS": "8", "SLURM_PROCID": "5"}
+    for name, value in {**slurm, "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert place_of(os.environ) == Place("node003", 65536 - 4096 + 7, 8, 5, (1,))
+
+
+def test_a_metadata_server_that_is_not_there(monkeypatch):
+    def none(key):
+        raise ConnectionError("no route")
+
+    platform(monkeypatch, {})
+    monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", none)
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    assert place_of(os.environ) is None
 
 
 @pytest.mark.parametrize(
@@ -69,182 +99,16 @@ def test_place(given, place):
         (environ(index=""), "JAX_PROCESS_ID is '', which is no number"),
         (environ(count="two"), "JAX_NUM_PROCESSES is 'two'"),
         (environ(address="lead:port"), "'lead:port' is not HOST:PORT"),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU_WORKER_ID is ''"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, r"the platform \(gketpu\) does not say which process this is .*'None'"),
     ],
 )
-def test_no_place(given, message):
+def test_no_place(monkeypatch, given, message):
+    platform(monkeypatch, given)
     with pytest.raises(UserError, match=message):
-        place_of(given)
-
-
-# Are we alike?
-
-
-def test_differences_are_named():
-    alike = {"commit": "1a", "jax": "0.10.2"}
-    assert differences({0: alike, 1: dict(alike)}) == ""
-    line = differences({0: alike, 1: alike, 2: {**alike, "commit": "2b"}, 3: {"commit": "2b", "jax": "0.10.2"}})
-    assert line.startswith("the processes differ: commit is 1a on processes 0, 1, 2b on processes 2, 3: give all")
-    line = differences({0: alike, 1: {**alike, "jax": "0.10.3"}, 2: {"commit": "1a"}})
-    assert "jax is 0.10.2 on process 0, 0.10.3 on process 1, absent on process 2" in line and "commit" not in line
-
-
-def test_facts(monkeypatch):
-    monkeypatch.setenv("JANUS_COMMIT", "0123456789abcdef")
-    facts = hosts.facts(ConfigDict({"seed": 1, "model": {"llama": {"width": 64}}, "mesh": (-1, 1, 1)}))
-    assert facts["commit"] == "0123456789ab" and facts["jax"] == jax.__version__
-    assert facts["config.model.llama.width"] == "64" and facts["config.mesh"] == "[-1, 1, 1]"
-    other = hosts.facts(ConfigDict({"seed": 2, "model": {"llama": {"width": 64}}, "mesh": (-1, 1, 1)}))
-    assert "config.seed is 1 on process 0, 2 on process 1: give" in differences({0: facts, 1: other})
-    json.dumps(facts)
-
-
-# The meeting
-
-
-@pytest.fixture
-def port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1] - 1
-
-
-class Meeting:
-    """Processes that meet, as threads; `ends[i]` is "" or the refusal that process i got."""
-
-    def __init__(self, port, count=3, patience=20.0):
-        self.port, self.count, self.patience = port, count, patience
-        self.ends, self.threads = {}, []
-
-    def come(self, index, said=("1a",), count=None, slot=None):
-        def run():
-            place = Place("127.0.0.1", self.port, count or self.count, index)
-            try:
-                hosts.meet(place, dict(zip("ab", said, strict=False)), interval=0.2, patience=self.patience)
-                self.ends[index if slot is None else slot] = ""
-            except UserError as error:
-                self.ends[index if slot is None else slot] = str(error)
-
-        self.threads.append(threading.Thread(target=run, daemon=True))
-        self.threads[-1].start()
-
-    def end(self):
-        for thread in self.threads:
-            thread.join(30)
-            assert not thread.is_alive()
-        return self.ends
-
-
-def until(condition, seconds=20.0):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline
-        time.sleep(0.01)
-
-
-def lines_of(capsys, needed):
-    """What was printed to stderr until a line holds `needed`."""
-    text = ""
-
-    def has_come():
-        nonlocal text
-        text += capsys.readouterr().err
-        return needed in text
-
-    until(has_come)
-    return text
-
-
-def test_who_is_missing_is_said(port, capsys):
-    meeting = Meeting(port)
-    meeting.come(1)
-    lines_of(capsys, f"process 1 of 3: waiting for process 0 at 127.0.0.1:{port + 1}\n")
-    meeting.come(0)
-    text = lines_of(capsys, "process 1 of 3: waiting for process 2\n")
-    assert "process 0 of 3: waiting for process 2\n" in text or "process 0 of 3: waiting for processes 1, 2\n" in text
-    assert not meeting.ends
-    meeting.come(2)
-    assert meeting.end() == {0: "", 1: "", 2: ""}
-
-
-def test_those_who_differ_are_refused(port):
-    meeting = Meeting(port)
-    for index in range(3):
-        meeting.come(index, ["1a", "x" if index < 2 else "y"])
-    ends = meeting.end()
-    assert set(ends.values()) == {ends[0]} and set(ends) == {0, 1, 2}
-    assert "b is x on processes 0, 1, y on process 2: give all of them the same code" in ends[0]
-
-
-@pytest.mark.parametrize("wrong", [{"index": 1}, {"index": 2, "count": 4}, {"index": 3, "count": 4}])
-def test_wrong_numbers_are_refused(port, wrong):
-    meeting = Meeting(port)
-    meeting.come(0)
-    meeting.come(1)
-    time.sleep(1)
-    meeting.come(**wrong, slot="wrong")
-    ends = meeting.end()
-    assert "set JAX_PROCESS_ID and JAX_NUM_PROCESSES" in ends[0] and set(ends.values()) == {ends[0]}
-    assert f"calls itself {wrong['index']} of {wrong.get('count', 3)}" in ends[0]
-
-
-def test_one_that_does_not_come(port):
-    meeting = Meeting(port, patience=1.0)
-    meeting.come(0)
-    meeting.come(2)
-    ends = meeting.end()
-    assert "process 1 of 3 did not come" in ends[0] and ends[2] == ends[0]
-    alone = Meeting(port, patience=0.5)
-    alone.come(1)
-    assert "process 0 at 127.0.0.1" in alone.end()[1] and "did not come" in alone.ends[1]
-
-
-def test_strangers_and_those_who_leave_do_not_count(port, capsys):
-    meeting = Meeting(port)
-    meeting.come(0)
-    until(lambda: greet(port, b""))
-    for greeting in (b"GET / HTTP/1.0\r\n\r\n", b"[]\n", b'{"index": "x"}\n', b""):
-        assert greet(port, greeting)
-    with socket.create_connection(("127.0.0.1", port + 1)) as door:  # a process 1 that dies while it waits
-        door.sendall(json.dumps({"index": 1, "count": 3, "facts": {"a": "old"}}).encode() + b"\n")
-        lines_of(capsys, "waiting for process 2\n")
-    lines_of(capsys, "waiting for processes 1, 2\n")
-    meeting.come(2)
-    meeting.come(1)  # started again, with other code
-    assert meeting.end() == {0: "", 1: "", 2: ""}
-
-
-def greet(port, words):
-    """Whether somebody listens to what a stranger says."""
-    try:
-        with socket.create_connection(("127.0.0.1", port + 1), timeout=5) as door:
-            door.sendall(words)
-            return True
-    except OSError:
-        return False
-
-
-def test_a_place_of_the_meeting_that_is_taken(port):
-    with socket.create_server(("", port + 1)), pytest.raises(UserError, match=f"cannot listen on port {port + 1}"):
-        hosts.meet(Place("127.0.0.1", port, 2, 0), {})
+        place_of(os.environ)
 
 
 # Who makes which rows
-
-
-def test_rows_of_a_process():
-    """In a slice whose devices are not in the order of its processes, and where two processes share rows."""
-
-    def by_row(*parts):
-        return SimpleNamespace(addressable_devices_indices_map=lambda shape: dict(enumerate((p,) for p in parts)))
-
-    assert hosts.rows(by_row(slice(6, 8), slice(2, 4)), 8).tolist() == [2, 3, 6, 7]
-    assert hosts.rows(by_row(slice(4, 6), slice(4, 6)), 8).tolist() == [4, 5]
-    scattered = [slice(n, n + 1) for n in (13, 2, 7, 11, 0, 5)]
-    assert hosts.rows(by_row(*scattered), 16).tolist() == [0, 2, 5, 7, 11, 13]
-    assert hosts.rows(by_row(slice(None)), 3).tolist() == [0, 1, 2]
-    mesh = sharding.make_mesh(2, 2, 2)
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    assert hosts.rows(whole, 8).tolist() == list(range(8))
 
 
 def groups():
@@ -315,20 +179,6 @@ def other(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts, "gathered", gathered)
     return says
-
-
-def test_a_file_that_differs_is_named(other):
-    other[:] = [None, np.ones(32), np.ones(32)]
-    assert hosts.read_alike("config.prompts", lambda: ["a"]) == ["a"]
-    with pytest.raises(UserError, match="config.prompts is another file on process 1 than on process 0"):
-        hosts.read_alike("config.prompts", lambda: ["a"])
-
-    def absent():
-        raise UserError("cannot read it")
-
-    with pytest.raises(UserError, match="cannot read it"):  # after it has met the other, who then says who differs
-        hosts.read_alike("config.prompts", absent)
-    assert not other
 
 
 def test_rewards_of_all(other, monkeypatch):
@@ -430,7 +280,9 @@ def test_the_launcher_sets_the_scene():
     assert lines[0].split(":")[1] == lines[2].split(":")[1]
 
 
-@pytest.mark.parametrize("wrong", [[], ["0", "true"], ["two", "true"], ["2"]])
+@pytest.mark.parametrize(
+    "wrong", [[], *([n, "true"] for n in ("0", "two", "-1", "1e3", "257", "99999999999999999999")), ["2"]]
+)
 def test_the_launcher_refuses(wrong):
     run = subprocess.run([LAUNCHER, *wrong], capture_output=True, text=True)
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "N COMMAND" in run.stderr
@@ -490,7 +342,7 @@ def stopped_by_one(workdir, count, index, flags=()):
     os.kill(children(process)[index], signal.SIGTERM)
     ended(process)
     assert not (workdir / "model").exists()
-    last = max(int(path.parent.name) for path in workdir.glob("checkpoints/*/manifest.json"))
+    last = max(int(path.parent.name) for path in workdir.glob("checkpoints/*/commit_success.txt"))
     assert before < last < 20
     return last
 
@@ -538,9 +390,9 @@ import jax, numpy as np
 from ml_collections import ConfigDict
 from janus_jax.parallel import hosts, sharding
 hosts.start(ConfigDict())
-sys.path[:0] = ["tests", "tests/sequences", "tests/sampling"]
-from test_batch import MODEL, params, processor
-from test_introspect import SAMPLING, PROMPTS
+sys.path[:0] = ["tests"]
+from tiny import MODEL, params, processor
+from trajectories import SAMPLING, PROMPTS
 from janus_jax.sampling.introspect import introspect
 mesh, given = sharding.mesh_of((1, int(sys.argv[2]), -1)), jax.device_get(params())
 def place(leaf, where):
@@ -574,7 +426,7 @@ def test_drawing_together(tmp_path, fsdp):
 def test_killed_stopped_and_resumed_by_fewer(tmp_path):
     """Two processes, one killed; two again, one told to stop; then one alone ends it: each sample was seen once."""
     process = worker(tmp_path, 2, "--pause=0.2")
-    when(lambda: list(tmp_path.glob("checkpoints/*/manifest.json")), process)
+    when(lambda: list(tmp_path.glob("checkpoints/*/commit_success.txt")), process)
     os.kill(children(process)[1], signal.SIGKILL)
     began = time.time()
     _, err = ended(process, status=128 + 9)
@@ -603,7 +455,7 @@ def test_a_folder_that_is_not_shared(tmp_path, monkeypatch):
     assert out.count("of process 1 is not that of process 0: give a --workdir that all share") == 2
 
 
-# The stages themselves, on the micro world of test_end_to_end
+# The stages themselves, on the micro world of conftest.py
 
 
 def train(tmp_path, stage, count, *flags, devices=1):

@@ -1,29 +1,12 @@
 """Comparisons of evaluations: paired, clustered by prompt, and over runs."""
 
-import json
-
 import numpy as np
 import pytest
-from test_commands import refused
+from commands import refused
+from evaluations import evaluation
 
 from janus_jax import compare
-from janus_jax.evaluate import report
-from janus_jax.results.scores import rates
-
-
-def evaluation(path, outcomes):
-    """Writes an evaluation of {(prompt, sample): [right of each picture]}; what is right is said to be."""
-    prompts = [prompt for prompt, _ in outcomes]
-    right = list(outcomes.values())
-    finals = [r.index(True) if True in r else len(r) - 1 for r in right]
-    figures = rates(prompts, ["colors"] * len(right), right, right, finals)
-    path.write_text(json.dumps(report(figures, checkpoint=str(path.with_suffix("")))))
-    lines = [
-        json.dumps({"prompt": p, "sample": s, "right": r, "verdicts": r, "final": f})
-        for ((p, s), r), f in zip(outcomes.items(), finals, strict=True)
-    ]
-    path.with_suffix(".trajectories.jsonl").write_text("\n".join(lines))
-    return path
+from janus_jax.results.compare import across, paired, pooled
 
 
 def test_paired_and_pooled_by_hand():
@@ -31,17 +14,17 @@ def test_paired_and_pooled_by_hand():
     one = {("a", 0): (1.0, 1.0), ("a", 1): (1.0, 1.0), ("b", 0): (1.0, 1.0)}
     two = {("a", 0): (0.0, 1.0), ("a", 1): (1.0, 1.0), ("b", 0): (0.0, 0.0)}
     # differences of the first picture: 1, 1, 0; sums of residuals 2/3 and -2/3
-    mean, error = compare.paired(base, one, 0)
+    mean, error = paired(base, one, 0)
     assert mean == pytest.approx(2 / 3) and error == pytest.approx(np.sqrt(2 * (4 / 9) * 2) / 3)
     # mean over the two runs: (1 + 0) / 2, (1 + 1) / 2, (0 - 1) / 2
-    assert compare.pooled(base, [one, two], 0)[0] == pytest.approx(1 / 3)
+    assert pooled(base, [one, two], 0)[0] == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="different prompts"):
-        compare.pooled(base, [one, {("a", 0): (0.0, 0.0)}], 0)
+        pooled(base, [one, {("a", 0): (0.0, 0.0)}], 0)
 
 
 def test_across():
-    assert compare.across([0.5, 0.7]) == "0.600 ± 0.100"
-    assert compare.across([0.5]) == "0.500" and compare.across([None]) == "–"
+    assert across([0.5, 0.7]) == "0.600 ± 0.100"
+    assert across([0.5]) == "0.500" and across([None]) == "–"
 
 
 def test_tables(tmp_path, capsys):

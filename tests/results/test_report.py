@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from test_commands import refused
 
-from janus_jax import report
+from janus_jax import report as command
+from janus_jax.results import report
 
 
 class Tags(HTMLParser):
@@ -43,6 +44,15 @@ def test_read(tmp_path):
     assert report.read(folder) == {"kl": [(1, 0.1), (2, 0.2), (3, 0.7)], "loss": [(1, 1.0), (3, 1.0)]}
 
 
+def test_lines_that_a_kill_cut_short(tmp_path):
+    """Also where the next one was written right behind."""
+    torn = '{"stage": "rl", "step": 3, "clip_fr'
+    lines = ['{"step": 1, "loss": 2}', torn + '{"step": 3, "loss": 5}', "[]", '{"step": 4, "loss": 1}', torn]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert report.read(tmp_path) == {"loss": [(1, 2), (4, 1)]}
+    report.write(tmp_path)
+
+
 def test_smooth():
     assert report.smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
 
@@ -58,7 +68,7 @@ def test_page(tmp_path):
     folder = workdir(tmp_path, lines)
     for step in (20, 40):
         Image.new("RGB", (4, 4)).save(folder / f"storyboard_{step:05d}.png")
-    report.main(["--workdir", str(folder)])
+    command.main(["--workdir", str(folder)])
     page = (folder / "report.html").read_text()
     tags = Tags(page)
     assert tags.open == []
@@ -75,5 +85,5 @@ def test_page(tmp_path):
 def test_no_metrics(tmp_path, content):
     if content:
         (tmp_path / "metrics.jsonl").write_text(content)
-    assert "--workdir" in refused(report.main, "--workdir", tmp_path)
+    assert "--workdir" in refused(command.main, "--workdir", tmp_path)
     assert not (tmp_path / "report.html").exists()

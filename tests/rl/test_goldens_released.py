@@ -1,7 +1,7 @@
 """Whole sequences against the PyTorch reference: chat, the introspective trajectory, the losses of both stages.
 
-As in test_goldens.py, on weights made from names. Where the reference's README says that a pixel on the edge of a grey
-level may flip, the next stage is fed with the reference's own picture (golden/first_*.png, grpo_first_*.png).
+As in models/test_goldens.py, on weights made from names. Where the reference's README says that a pixel on the edge of
+a grey level may flip, the next stage is fed with the reference's own picture (golden/first_*.png, grpo_first_*.png).
 """
 
 import functools
@@ -11,17 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_goldens import GOLDEN, SPEC, close, golden_weights, model, sample_close  # noqa: F401
+from reference import GOLDEN, SPEC, close, golden_model, golden_weights, sample_close
+from trajectories import rollout_of
 
 from janus_jax.checkpoints.tensor_names import from_original
 from janus_jax.models.janus import abstract_params
-from janus_jax.rl import credit, objective
+from janus_jax.rl import batches, objective, released
+from janus_jax.rl.advantages import grpo
+from janus_jax.rl.credit import CREDITS
 from janus_jax.sampling import answer, decode
 from janus_jax.sampling.density import Sampling
-from janus_jax.sampling.introspect import Round, Trajectory, introspect
+from janus_jax.sampling.introspect import introspect
+from janus_jax.sampling.rollout import Round, Trajectory
 from janus_jax.sequences import images, tokens
-from janus_jax.sequences.batch import DRAW, REASON, REDRAW, SEEN, VERDICT, Row, collate, targets_of, with_targets
+from janus_jax.sequences.batch import DRAW, REASON, REDRAW, SEEN, TEXT, VERDICT, targets_of, with_targets
+from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.processor import Processor
+from janus_jax.sequences.request import Request
+from janus_jax.sequences.row import Row, collate
 from janus_jax.training import losses, sft
 from janus_jax.training import step as train_step
 from janus_jax.training.logps import token_logps
@@ -29,9 +36,18 @@ from janus_jax.training.logps import token_logps
 GENERATION = ("a sketch of a yellow vase on the left of a silver pizza", "five silver umbrellas in the kitchen")
 
 
+@pytest.fixture(scope="module")
+def model():
+    return golden_model()
+
+
 @functools.cache
 def processor():
     return Processor(tokens.Tokenizer.from_folder(GOLDEN), 384, 384)
+
+
+def grammar():
+    return Grammar(processor().tokenizer, codes=576, seen=576)
 
 
 def picture(name):
@@ -41,7 +57,7 @@ def picture(name):
 # Chat
 
 
-def test_chat(model):  # noqa: F811
+def test_chat(model):
     janus, params, run = model
     golden = np.load(GOLDEN / "llm.npz")
     special = processor().special
@@ -49,7 +65,10 @@ def test_chat(model):  # noqa: F811
         ([picture("image_a")], "What is shown in the picture? Describe it."),
         ([picture("wide")], "Is there a red circle?"),
     ]
-    rows = [answer._question(janus, processor(), *question) for question in questions]
+    rows = []
+    for pictures, question in questions:
+        rows.append(Row())
+        grammar().answer(rows[-1], [processor().for_understanding(each) for each in pictures], question)
     batch = collate(rows, golden["und.input_ids"].shape[1], special.pad, pictures=1)
     np.testing.assert_array_equal(batch.kind == SEEN, golden["und.images_seq_mask"])
     np.testing.assert_array_equal(batch.mask, golden["und.attention_mask"].astype(bool))
@@ -58,7 +77,7 @@ def test_chat(model):  # noqa: F811
 
     expected = golden["und.greedy"]
     sampling = Sampling(text_top_k=1, max_reason_tokens=expected.shape[1])
-    cache, hidden = decode.read(janus, params, batch, batch.ids.shape[1] + sampling.max_reason_tokens)
+    cache, hidden = decode.prefill(janus, params, batch, batch.ids.shape[1] + sampling.max_reason_tokens)
     logits = run("text_logits", hidden[:, None])[:, 0]
     close(logits, golden["und.last_logits"])
     keys = np.zeros((2, 2), np.uint32)
@@ -72,19 +91,20 @@ def test_chat(model):  # noqa: F811
 
 
 def drawn(golden, prompts, pictures, text):
-    """The reference's rollout as trajectories. pictures, text: names of the first pictures and of the words."""
+    """The reference's rollout. pictures, text: names of the first pictures and of the words."""
     special, trajectories, count = processor().special, [], len(golden["selfcheck"])
     for i in range(count):
         spoken = golden[f"{text}.ids"][i]
         said = spoken[: np.append(np.flatnonzero(spoken == special.eos) + 1, len(spoken))[0]]  # with EOS, if any
         np.testing.assert_array_equal(golden[f"{text}.mask"][i][: len(said)], said != special.eos)
         verdict, seen = bool(golden["selfcheck"][i]), golden["reencoded.ids"][i]
+        unknown = np.full(576, np.nan), np.full(len(said), np.nan)  # log-probabilities
         rounds = [
-            Round(golden[name][i], picture(f"{pictures}_{i}"), verdict, 0.5, "", said, None, None, seen)
+            Round(golden[name][i], picture(f"{pictures}_{i}"), verdict, 0.5, "", said, *unknown, seen)
             for name in ("image1.ids", "image2.ids")
         ]
-        trajectories.append(Trajectory(prompts[i * len(prompts) // count], 0, rounds))
-    return trajectories
+        trajectories.append(Trajectory(Request(prompts[i * len(prompts) // count]), 0, rounds))
+    return rollout_of(trajectories)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +113,7 @@ def trajectory():
 
 
 @pytest.mark.slow
-def test_greedy_trajectory(model, trajectory, monkeypatch):  # noqa: F811
+def test_greedy_trajectory(model, trajectory, monkeypatch):
     janus, params, _ = model
     special = processor().special
     first = np.stack([np.asarray(picture(f"first_{i}"), np.float32) for i in range(2)])
@@ -116,14 +136,13 @@ def test_greedy_trajectory(model, trajectory, monkeypatch):  # noqa: F811
         np.testing.assert_array_equal(two.codes, trajectory["image2.ids"][i])
 
 
-def test_greedy_trajectory_in_one_pass(model, trajectory):  # noqa: F811
+def test_greedy_trajectory_in_one_pass(model, trajectory):
     # Scored instead of drawn: where only the likeliest token is possible, those that were drawn have log-probability 0.
     janus, params, _ = model
-    special, kind = processor().special, "released/always_second"
-    trajectories = drawn(trajectory, GENERATION, "first", "reflect")
-    shapes = credit.layout(kind, janus, processor(), trajectory["prompt_ids"].shape[1], 2, 24)
-    credited = credit.Credited(*np.zeros((3, 2), np.float32))
-    first, judge, final = credit.released_batches(kind, trajectories, credited, processor(), shapes, 576)
+    special, credit = processor().special, CREDITS["released/always_second"]
+    rollout = drawn(trajectory, GENERATION, "first", "reflect")
+    shapes = batches.layout(credit, grammar(), trajectory["prompt_ids"].shape[1], 2, 24)
+    first, judge, final = released.make(credit, rollout, grammar(), shapes, 384)
     np.testing.assert_array_equal(first.ids[:, :21], trajectory["prompt_ids"])
     np.testing.assert_array_equal(final.mask[:, : -janus.cfg.vq.tokens], trajectory["context3.mask"][::2])
     judge = judge._replace(text=judge.text._replace(verdict=np.arange(24)[None] == np.zeros((2, 1))))
@@ -138,7 +157,7 @@ def test_greedy_trajectory_in_one_pass(model, trajectory):  # noqa: F811
         np.testing.assert_array_equal(logps, np.zeros_like(logps))
 
 
-def test_a_drawn_picture_is_decoded_and_encoded_again(model, trajectory):  # noqa: F811
+def test_a_drawn_picture_is_decoded_and_encoded_again(model, trajectory):
     janus, params, _ = model
     pixels = np.asarray(decode.decode_codes(janus, params, trajectory["image1.ids"][:1]))
     sample_close(pixels.transpose(0, 3, 1, 2), trajectory, "image1.pixels")
@@ -206,15 +225,16 @@ def same_gradient(gradient, golden, prefix):
 
 
 @pytest.mark.parametrize("task, shares", [("task0", (1, 0, 0)), ("task1", (0, 1, 0)), ("task2", (0, 0, 1))])
-def test_sft(model, task, shares):  # noqa: F811
+def test_sft(model, task, shares):
     janus, params, _ = model
     golden = np.load(GOLDEN / "sft.npz")
     rows = [sft_row(task, i, golden) for i in range(2)]
     for row, ids, mask in zip(rows, golden[f"{task}.input_ids"], golden[f"{task}.attention_mask"], strict=True):
         context = len(row) - (0 if task == "task1" else 576)
         assert context == mask.sum()
-        words = np.array(row.kind[:context]) == 0
-        np.testing.assert_array_equal(np.array(row.ids[:context])[words], ids[-context:][words])
+        own = np.concatenate([piece.ids for piece in row.pieces])[:context]
+        text = np.concatenate([np.full(len(piece.ids), piece.kind == TEXT) for piece in row.pieces])[:context]
+        np.testing.assert_array_equal(own[text], ids[-context:][text])
     pictures = 1 if task == "task1" else 0
     batch = collate(
         rows,
@@ -245,7 +265,7 @@ GRPO = ("a blue vase above a red clock", "a sketch of two yellow kites in a fiel
 
 
 @pytest.mark.slow
-def test_released_policy_gradient(model):  # noqa: F811
+def test_released_policy_gradient(model):
     janus, params, _ = model
     golden = np.load(GOLDEN / "grpo.npz")
     special = processor().special
@@ -254,16 +274,16 @@ def test_released_policy_gradient(model):  # noqa: F811
     reference = from_original(tensors, abstract_params(janus))
     reference = {**reference, "vq": params["vq"], "siglip": params["siglip"]}
 
-    trajectories, kind = drawn(golden, GRPO, "grpo_first", "text"), "released/own_prompt"
+    rollout, credit = drawn(golden, GRPO, "grpo_first", "text"), CREDITS["released/own_prompt"]
     np.testing.assert_array_equal(golden["selfcheck"], golden["text.ids"][:, 0] == special.yes)
     rewards = golden["scores"].reshape(2, 4).T
-    credited = credit.credit(kind, trajectories, rewards, 2, 2)
-    for n, advantages in enumerate((credited.first, credited.text, credited.final), 1):
+    credited = credit.advantages(rollout, rewards, 2, 2, grpo)
+    for n, advantages in enumerate(credited.T, 1):
         np.testing.assert_allclose(advantages, golden[f"segment{n}.advantages"], atol=1e-5)
 
-    shapes = credit.layout(kind, janus, processor(), golden["cfg_prompt_ids"].shape[1], 2, 20)
-    batches = credit.released_batches(kind, trajectories, credited, processor(), shapes, 576)
-    first, judge, final = batches
+    shapes = batches.layout(credit, grammar(), golden["cfg_prompt_ids"].shape[1], 2, 20)
+    made = batches.with_credit(released.make(credit, rollout, grammar(), shapes, 384), credited)
+    first, judge, final = made
     np.testing.assert_array_equal(first.ids[:, :22], golden["cfg_prompt_ids"][::2])
     np.testing.assert_array_equal(first.uncond_ids[:, :22], golden["cfg_prompt_ids"][1::2])
     np.testing.assert_array_equal(final.codes.ids, golden["final.ids"])
@@ -274,30 +294,30 @@ def test_released_policy_gradient(model):  # noqa: F811
     assert judge.mask.sum() == golden["segment2.prompt_and_completion_mask"].sum()  # ours has no masked end
 
     yes_no = (special.yes, special.no)
-    forward = objective.make_forward(janus, Sampling(cfg_weight=float(golden["guidance_scale"])), yes_no, released=True)
+    forward = released.make_forward(janus, Sampling(cfg_weight=float(golden["guidance_scale"])), yes_no)
     loss = objective.make_loss(float(golden["beta"]), *2 * [float(golden["epsilon"])])
-    prepare = objective.make_prepare(credit.PER["released"])
+    prepare = objective.make_prepare(credit.per)
     kept, frozen = train_step.split(params, train_step.trainable_leaves(params, (r"vq/.*", r"siglip/.*")))
 
     @jax.jit
-    def score(params, batches, policy):
-        outputs = forward(params, batches, policy)
-        return [outputs[i][name] for name, i, _ in targets_of(batches)]
+    def score(params, made, policy):
+        outputs = forward(params, made, policy)
+        return [outputs[i][name] for name, i, _ in targets_of(made)]
 
     @jax.jit
-    def loss_of(kept, frozen, batches):
-        params, batches = train_step.merge(kept, frozen), prepare(batches)
-        return loss(forward(params, batches), batches)
+    def loss_of(kept, frozen, made):
+        params, made = train_step.merge(kept, frozen), prepare(made)
+        return loss(forward(params, made), made)
 
-    batches = jax.tree.map(jnp.asarray, batches)
-    ours, theirs = score(params, batches, params), score(reference, batches, params)
+    made = jax.tree.map(jnp.asarray, made)
+    ours, theirs = score(params, made, params), score(reference, made, params)
     for n, (logps, ref_logps) in enumerate(zip(ours, theirs, strict=True), 1):
         keep = golden[f"segment{n}.completion_mask"].astype(bool)
         for name, values in (("logps", logps), ("ref_logps", ref_logps)):
             expected = golden[f"segment{n}.{name}"]
             close(np.asarray(values)[:, : expected.shape[1]][keep], expected[keep])
-    batches = with_targets(batches, ref_logps=theirs)
-    (value, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(kept, frozen, batches)
+    made = with_targets(made, ref_logps=theirs)
+    (value, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(kept, frozen, made)
     assert float(value) == pytest.approx(float(golden["loss"]), abs=1e-5)
     kl = np.mean([golden[f"segment{n}.mean_kl"] for n in (1, 2, 3)])
     assert float(metrics["kl"]) == pytest.approx(float(kl), rel=1e-4)

@@ -3,16 +3,17 @@
 import functools
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import refused
 from PIL import Image
-from test_batch import EOS, MODEL, NO, YES, processor, run
-from test_batch import params as short_spoken
-from test_commands import refused
+from tiny import EOS, MODEL, NO, YES, processor, run
+from tiny import params as short_spoken
 
 import janus_jax
 from janus_jax.checkpoints import loading
@@ -21,6 +22,7 @@ from janus_jax.sampling.answer import chat, judge
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.introspect import introspect
 from janus_jax.sequences import tokens
+from janus_jax.sequences.request import Request
 
 PROMPTS = ("two red circles", "a photo of a blue square to the left of a green triangle")
 GREEDY = Sampling(text_top_k=1, max_reason_tokens=6)
@@ -121,11 +123,23 @@ def test_judging_is_what_introspection_does():
     assert processor().decode([YES]) == "Yes" and processor().decode([NO]) == "No"
 
 
+def test_an_edit_is_judged_beside_its_source():
+    sampling = Sampling(cfg_weight=1.0, max_reason_tokens=6)
+    requests = [Request("paint it red", picture(4)), Request("add a blue cross to it", picture(5, 20, 9))]
+    shots = [t.rounds[0] for t in introspect(MODEL, params(), processor(), requests, 1, 1, sampling, seed=3)]
+    images = [shot.image for shot in shots]
+    got = judge(MODEL, params(), processor(), images, requests, sampling, seed=3)
+    for (p_yes, reason), shot in zip(got, shots, strict=True):
+        assert p_yes == pytest.approx(shot.p_yes, abs=2e-4) and reason == shot.reason
+    swapped = [Request(a.prompt, b.source) for a, b in zip(requests, requests[::-1], strict=True)]
+    other = judge(MODEL, params(), processor(), images, swapped, sampling, seed=3)
+    assert all(abs(a[0] - b[0]) > 1e-4 for a, b in zip(got, other, strict=True))  # the source matters
+
+
 def test_errors():
     ours = (MODEL, params(), processor())
     for call, words in (
         (lambda: ask([([], "  ")]), "question is empty"),
-        (lambda: ask([([], "what is <image_placeholder>?")]), "leave it out"),
         (lambda: ask([([picture(0)] * 9, "what is it? " * 3000)]), "fewer pictures"),
         (lambda: judge(*ours, [picture(0)], []), "1 pictures do not go with 0 prompts"),
         (lambda: judge(*ours, [picture(0)], [" "]), "prompt is empty"),
@@ -216,17 +230,19 @@ def test_bad_input_to_the_commands(checkpoint, tmp_path, capsys):
     assert "--prompt" in refused(*look, "--image", good)
     assert "batch" in refused(*look, "--image", good, "--prompt", "a circle", "--batch", 0)
     assert "absent" in refused(*look, "--pairs", tmp_path / "absent.jsonl")
-    right = json.dumps({"image": str(good), "prompt": "a circle"})
+    shutil.copy(good, tmp_path / "a.png")
+    right = json.dumps({"image": "a.png", "prompt": "a circle"})
     for line, words in (
-        ("{", "line 2: expected"),
-        ("[]", "line 2: expected"),
-        ('{"image": "x.png"}', "line 2: expected"),
+        ("{", "line 2: it is not JSON"),
+        ("[]", "line 2: it is no JSON object"),
+        ('{"image": "x.png"}', "line 2: 'prompt' is missing"),
         ('{"image": "x.png", "prompt": "a circle"}', "line 2: the picture"),
-        (json.dumps({"image": str(good), "prompt": " "}), "line 2: the prompt is empty"),
-        (json.dumps({"image": str(good), "prompt": "red " * 300}), "shorten"),
+        (json.dumps({"image": "a.png", "prompt": " "}), "line 2: the prompt is empty"),
+        (json.dumps({"image": "a.png", "prompt": "red " * 30_000}), "positions"),
     ):
         (tmp_path / "pairs.jsonl").write_text(f"{right}\n{line}\n")
-        assert words in refused(*look, "--pairs", tmp_path / "pairs.jsonl")
+        assert words in refused(*look, "--pairs", tmp_path / "pairs.jsonl", "--allow-outside")
+    assert "line 1: the path" in refused(*look, "--pairs", tmp_path / "pairs.jsonl")
     (tmp_path / "pairs.jsonl").write_text("\n")
     assert "no pair" in refused(*look, "--pairs", tmp_path / "pairs.jsonl")
     assert capsys.readouterr().out == ""

@@ -1,41 +1,23 @@
-"""Trajectories of the tiny model: what they depend on, when they end, and what the painter sees of a picture.
-
-drawn() is shared with test_rollout.py: three rounds for every row, whatever the verdicts.
-"""
+"""Trajectories of the tiny model: what they depend on, when they end, and what the painter sees of a picture."""
 
 import functools
 
 import jax
 import numpy as np
 import pytest
-from test_batch import EOS, MODEL, NO, PAD, YES, I, params, processor, run, score
+from PIL import Image
+from tiny import EOS, MODEL, NO, PAD, SEES, YES, I, grammar, params, picture, processor, run, score
+from trajectories import PROMPTS, SAMPLING, draw, drawn, until, until_yes
 
 from janus_jax.errors import UserError
 from janus_jax.parallel import sharding
-from janus_jax.sampling.density import Sampling
-from janus_jax.sampling.introspect import Trajectory, introspect
+from janus_jax.sampling.introspect import introspect
 from janus_jax.sequences import images, tokens
-from janus_jax.sequences.batch import Row, collate
-
-PROMPTS = ("two red circles", "a photo of a blue square to the left of a green triangle")
-SAMPLING = Sampling(cfg_weight=5.0, max_reason_tokens=5)
-
-
-def draw(prompts=PROMPTS, samples=4, rounds=3, batch=8, sampling=SAMPLING, **settings):
-    return introspect(MODEL, params(), processor(), list(prompts), samples, rounds, sampling, batch=batch, **settings)
-
-
-@functools.cache
-def drawn() -> list[Trajectory]:
-    return draw(always=True)
-
+from janus_jax.sequences.batch import SEEN
+from janus_jax.sequences.request import Request
+from janus_jax.sequences.row import Row, collate
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-
-
-def until_yes(t: Trajectory) -> Trajectory:
-    """The trajectory as it is when a Yes ends it."""
-    return Trajectory(t.prompt, t.sample, t.rounds[: t.final + 1])
 
 
 def same(got, expected, rounds=None):
@@ -64,7 +46,7 @@ def test_on_a_mesh():
         got = introspect(
             MODEL, jax.device_put(params(), places), processor(), PROMPTS, 4, 2, SAMPLING, batch=8, always=True
         )
-    same(got, [Trajectory(t.prompt, t.sample, t.rounds[:2]) for t in drawn()])
+    same(got, [until(t, 2) for t in drawn()])
 
 
 def test_fields():
@@ -87,9 +69,9 @@ def test_fields():
     assert ends == {True, False}
     # decoded pictures are those of the codes
     codes = np.stack([t.rounds[1].codes for t in got])
-    pictures = images.to_uint8(run("decode_codes", params(), codes))
-    for t, picture in zip(got, pictures, strict=True):
-        assert np.abs(np.asarray(t.rounds[1].image).astype(int) - picture).max() <= 1
+    pixels = images.to_uint8(run("decode_codes", params(), codes))
+    for t, expected in zip(got, pixels, strict=True):
+        assert np.abs(np.asarray(t.rounds[1].image).astype(int) - expected).max() <= 1
     assert len({t.rounds[0].codes.tobytes() for t in got}) == 8
 
 
@@ -175,7 +157,7 @@ def painter_row(t, turn):
     tokenizer = processor().tokenizer
     prompt = tokens.prompt_ids(tokenizer, t.prompt)
     row = Row()
-    row.add_text(prompt, uncond=tokens.unconditional(prompt, PAD))
+    row.add_text(prompt, uncond=[prompt[0], *[PAD] * (len(prompt) - 2), prompt[-1]])
     for shot in t.rounds[:turn]:
         row.add_codes(shot.context_codes.tolist())
         said = [int(i) for i in shot.reason_ids if i != EOS]
@@ -193,15 +175,55 @@ def test_reencoded_pictures_are_the_context(turn):
     np.testing.assert_allclose(got, [t.rounds[turn].code_logps for t in reencoded()], atol=2e-4)
 
 
+def test_an_edit_is_drawn_and_judged_beside_its_source():
+    """Every token has the probability that it has in the grammar's row with the source: its codes for the painter, its
+    pixels for the judge."""
+    source = Image.fromarray(images.to_uint8(picture(7)))
+    asked = [Request("paint it red", source), Request("add a blue circle to it", source.rotate(90))]
+    got = draw(prompts=asked, samples=2, rounds=2, batch=4, always=True)
+    assert [t.request for t in got] == [request for request in asked for _ in range(2)]
+    painters, judges = [], []
+    for t in got:
+        painter, judge, one, two = Row(), Row(), *t.rounds
+        drawn_source = run("encode_codes", params(), processor().for_generation(t.request.source)[None])[0]
+        grammar().ask(painter, t.request, drawn_source)
+        grammar().draw(painter, one.codes, 0)
+        grammar().redraw(painter, one.reason_ids)
+        grammar().draw(painter, two.codes, 0)
+        grammar().ask(judge, t.request, processor().for_understanding(t.request.source))
+        for turn, shot in enumerate(t.rounds):
+            if turn:
+                grammar().look_again(judge, one.reason_ids)
+            grammar().look(judge, processor().for_understanding(shot.image))
+            grammar().say(judge, shot.reason_ids, 0, verdict=np.arange(len(shot.reason_ids)) == 0)
+        painters.append(painter)
+        judges.append(judge)
+    batch = collate(painters, max(map(len, painters)), PAD, code_targets=2 * I, guided=True)
+    expected = [np.concatenate([shot.code_logps for shot in t.rounds]) for t in got]
+    np.testing.assert_allclose(score(params(), batch, SAMPLING)["codes"], expected, atol=2e-4)
+    settings = {"text_targets": 10, "pictures": 3, "fields": ("verdict",)}
+    batch = collate(judges, max(map(len, judges)), PAD, **settings)
+    assert (batch.kind == SEEN).sum() == len(got) * 3 * SEES
+    words = np.asarray(score(params(), batch, SAMPLING)["text"])
+    for row, t in zip(words, got, strict=True):
+        expected = np.concatenate([shot.reason_logps for shot in t.rounds])
+        np.testing.assert_allclose(row[: len(expected)], expected, atol=2e-4)
+    # the source matters
+    other = draw(prompts=[Request("paint it red", source.rotate(90))], samples=2, rounds=1, batch=4)
+    assert all((a.rounds[0].codes != b.rounds[0].codes).any() for a, b in zip(other, got, strict=False))
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"prompts": []}, "there are no prompts"),
         ({"prompts": ["two red circles", "  "]}, "the prompt is empty"),
-        ({"prompts": ["red " * 300]}, "more than 200: shorten it"),
+        ({"prompts": ["red " * 30_000]}, "positions, the model has"),
         ({"context": "pixels"}, "'pixels' is neither 'codes' nor 'reencode'"),
-        ({"rounds": 0}, "at least 1, not 0 and 4"),
-        ({"samples": 0}, "at least 1, not 3 and 0"),
+        ({"rounds": 0}, "rounds must be at least 1, not 0"),
+        ({"samples": 0}, "samples must be at least 1, not 0"),
+        ({"rounds": 1000}, "1000 rounds .* allow fewer rounds or words"),
+        ({"prompts": [PROMPTS[0], Request("paint it red", Image.new("RGB", (8, 8)))]}, "draw them in two calls"),
     ],
 )
 def test_errors(settings, message):

@@ -3,12 +3,14 @@
 golden/*.npz hold samples: `X.idx` are flat indices into X in PyTorch's layout, `X.val` the values there.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from janus_jax.errors import UserError
 from janus_jax.sequences import images
 from janus_jax.sequences.processor import Processor
 
@@ -110,3 +112,126 @@ def test_eight_bit_pictures_survive_the_way_there_and_back():
     x = np.stack([x, x[::-1], x.T], axis=-1)
     again = images.to_uint8(images.for_generation(Image.fromarray(x), 16))
     assert np.abs(again.astype(int) - x.astype(int)).max() <= 1
+
+
+# Files
+
+
+def saved(tmp_path, image, name="picture.png", **options):
+    image.save(tmp_path / name, **options)
+    return images.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_read_upright(tmp_path, orientation):
+    """The first row of what a camera stored is, by its orientation, one of the four edges, in one of two directions."""
+    x = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    undone = [x, x[:, ::-1], x[::-1, ::-1], x[::-1], x.T, x.T[::-1], x.T[::-1, ::-1], x.T[:, ::-1]]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(undone[orientation - 1])
+    got = saved(tmp_path, Image.fromarray(stored).convert("RGB"), exif=exif)
+    assert got.mode == "RGB" and np.asarray(got)[..., 0].tolist() == x.tolist()
+
+
+def test_a_broken_orientation_is_none(tmp_path):
+    image = Image.new("RGB", (3, 2), (9, 8, 7))
+    image.save(tmp_path / "x.png", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01\x12")
+    assert images.read(tmp_path / "x.png").size == (3, 2)
+
+
+def test_deep_greys_are_scaled(tmp_path):
+    levels = np.array([[0, 257, 128 * 257, 65535, 1000, 40000]], np.uint16)
+    expected = [0, 1, 128, 255, 4, 156]
+    for name in ("x.png", "x.tiff", "x.pgm"):
+        got = saved(tmp_path, Image.fromarray(levels), name)
+        assert got.mode == "RGB" and np.asarray(got)[0, :, 1].tolist() == expected, name
+    deep = Image.fromarray(np.array([[0, 2**30, 2**31 - 1]], np.int32))
+    assert np.asarray(saved(tmp_path, deep, "deep.tiff"))[0, :, 0].tolist() == [0, 128, 255]
+    floating = Image.fromarray(np.array([[0, 0.5, 1, np.nan, -3]], np.float32))
+    assert np.asarray(saved(tmp_path, floating, "f.tiff"))[0, :, 0].tolist() == [0, 128, 255, 0, 0]
+    assert np.asarray(images.rgb(Image.fromarray(np.array([[0, 51, 255]], np.float32))))[0, :, 0].tolist() == [
+        0,
+        51,
+        255,
+    ]
+
+
+def test_transparency_shows_white_and_not_what_it_hides(tmp_path):
+    hidden = Image.new("RGBA", (3, 1), (255, 0, 0, 0))
+    hidden.putpixel((1, 0), (0, 0, 255, 255))
+    hidden.putpixel((2, 0), (0, 0, 255, 128))
+    assert np.asarray(saved(tmp_path, hidden)).tolist() == [[[255, 255, 255], [0, 0, 255], [127, 127, 255]]]
+    grey = Image.merge("LA", (Image.new("L", (1, 1), 10), Image.new("L", (1, 1), 0)))
+    assert saved(tmp_path, grey).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([9, 9, 9, 1, 2, 3])
+    palette.putpixel((1, 0), 1)
+    assert np.asarray(saved(tmp_path, palette)).tolist() == [[[9, 9, 9], [1, 2, 3]]]
+    assert np.asarray(saved(tmp_path, palette, transparency=0)).tolist() == [[[255] * 3, [1, 2, 3]]]
+    keyed = Image.new("RGB", (2, 1), (0, 255, 0))
+    keyed.putpixel((1, 0), (1, 2, 3))
+    assert np.asarray(saved(tmp_path, keyed, transparency=(0, 255, 0))).tolist() == [[[255] * 3, [1, 2, 3]]]
+    # pictures that come from elsewhere are treated alike
+    for made in (images.for_generation, images.for_understanding):
+        assert (made(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), 16) == 1).all()
+
+
+def test_other_colours_and_bits(tmp_path):
+    assert saved(tmp_path, Image.new("1", (1, 1), 1)).getpixel((0, 0)) == (255, 255, 255)
+    assert saved(tmp_path, Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "x.tiff").getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (4, 2000)])
+def test_strips_are_cropped_before_they_grow(size, monkeypatch):
+    """1 x 10000 at 384 pixels would be 384 x 3,840,000."""
+    # not so bright or dark that a filter overshoots, and what it clips depends on the order of rows and columns
+    x = np.random.default_rng(0).integers(90, 160, (size[1], size[0], 3), dtype=np.uint8)
+    largest, resize = [], Image.Image.resize
+
+    def watched(image, size, *args):
+        largest.append(size[0] * size[1])
+        return resize(image, size, *args)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    got = images.for_generation(Image.fromarray(x), 64)
+    assert got.shape == (64, 64, 3) and max(largest) <= 64 * 64
+    # the picture that growing first would have given
+    monkeypatch.undo()
+    middle = x.shape[0] // 2 - 100, x.shape[1] // 2 - 100
+    near = x[max(middle[0], 0) : x.shape[0] // 2 + 100, max(middle[1], 0) : x.shape[1] // 2 + 100]
+    grown = Image.fromarray(near).resize(
+        [side * 64 // min(size) for side in near.shape[1::-1]], Image.Resampling.BICUBIC
+    )
+    left, top = (grown.width - 64) // 2, (grown.height - 64) // 2
+    expected = np.asarray(grown.crop((left, top, left + 64, top + 64)), np.float32) / 127.5 - 1
+    assert np.abs(got - expected).max() <= 2 / 127.5
+
+
+def test_what_is_slender_is_the_same_either_way(monkeypatch):
+    x = np.random.default_rng(1).integers(90, 160, (40, 150, 3), dtype=np.uint8)
+    usual = images.for_generation(Image.fromarray(x), 32)
+    monkeypatch.setattr(images, "SLENDER", 1)
+    assert np.abs(images.for_generation(Image.fromarray(x), 32) - usual).max() <= 1 / 127.5
+
+
+def refused(path):
+    with pytest.raises(UserError) as caught:
+        images.read(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_that_are_no_pictures(tmp_path, monkeypatch):
+    whole = tmp_path / "x.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(whole)
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "text.png").write_text("a picture")
+    for name in ("cut.png", "text.png"):
+        assert "not a whole picture of a known format" in refused(tmp_path / name)
+    assert "No such file" in refused(tmp_path / "absent.png")
+    assert "no regular file" in refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "no regular file" in refused(tmp_path / "pipe.png")  # and nobody waits for its writer
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "too large (200 pixels at most)" in refused(whole)

@@ -8,8 +8,8 @@ import optax
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_batch import MODEL
-from test_step import PLAIN, pg_batch, sft_batch, sft_loss, sft_prepare
+from steps import PLAIN, pg_batch, sft_batch, sft_loss, sft_prepare
+from tiny import MODEL
 
 from janus_jax.models.janus import Janus, init_params
 from janus_jax.parallel import sharding

@@ -1,0 +1,99 @@
+"""Edits pictures as instructions say:
+
+    python -m janus_jax.edit --checkpoint DIR --image a.png --instruction "make the circle blue" --samples 4 --out out
+    python -m janus_jax.edit --checkpoint DIR --edits edits.jsonl --rounds 2 --out out
+
+Several --instruction are turns on one picture, each on the result of the one before. A line of edits.jsonl is {"image":
+FILE, "instruction": TEXT}, files relative to it. With --rounds above 1 the model judges its edit and draws it again
+after a No. The model sees the centre of a picture, a square, and draws at its own size: OUT/images/*.png are those
+squares, OUT/placed/*.png the sources with the chosen edit in its place. OUT/trajectories.jsonl grows with them, and the
+same command goes on with what is missing; OUT/storyboard.png shows source, edit, verdict and what differs.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from tqdm import tqdm
+
+from janus_jax import cli
+from janus_jax.checkpoints import loading
+from janus_jax.data.edits import read_edits
+from janus_jax.errors import UserError
+from janus_jax.results.gallery import Gallery
+from janus_jax.sampling import flags
+from janus_jax.sampling.edit import placed_back
+from janus_jax.sampling.introspect import rollouts
+from janus_jax.sequences import images
+from janus_jax.sequences.request import Request
+
+
+def arguments(argv):
+    """The flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m janus_jax.edit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cli.add_model_flags(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--image", metavar="FILE", type=Path, help="the picture to edit")
+    source.add_argument("--edits", metavar="FILE.jsonl", type=Path, help="pictures with their instructions")
+    parser.add_argument("--instruction", action="append", default=[], help="what to change; several are turns")
+    parser.add_argument("--samples", type=int, default=4, help="edits of each picture (4)")
+    parser.add_argument("--rounds", type=int, default=1, help="pictures per trajectory at most (1)")
+    parser.add_argument("--out", required=True, type=Path, help="a folder; what it holds already is not drawn again")
+    flags.add_drawing(parser)
+    args = parser.parse_args(argv)
+    if (args.image is None) == bool(args.instruction):
+        raise UserError("--instruction goes with --image, and --image with --instruction: give both, or --edits alone")
+    return args
+
+
+def main(argv):
+    args = arguments(argv)
+    sampling = flags.drawing(args)
+    edits = read_edits(args.edits) if args.edits else [(args.image, args.instruction)]
+    pictures = {path: images.read(path) for path in dict.fromkeys(path for path, _ in edits)}
+    names = {"checkpoint": str(args.checkpoint), "dtype": args.dtype, "rounds": args.rounds, "seed": args.seed}
+    gallery = Gallery(args.out, names | dataclasses.asdict(sampling))
+    model, params, processor = loading.load(args.checkpoint, args.dtype)
+    turns = max(len(instructions) for _, instructions in edits)
+    # of each edit and sample, what the next turn starts from
+    begun = {(n, s): (str(path), pictures[path]) for n, (path, _) in enumerate(edits) for s in range(args.samples)}
+    with tqdm(total=sum(len(i) for _, i in edits) * args.samples, unit="picture", desc="editing") as bar:
+        for turn in range(turns):
+            work, sources, whose = [], {}, {}
+            for (n, sample), (name, picture) in begun.items():
+                if turn < len(edits[n][1]):
+                    request = Request(edits[n][1][turn], picture)
+                    sources[id(picture)] = name
+                    whose[edits[n][1][turn], name, sample] = (n, sample)
+                    work.append((request, sample))
+            missing = gallery.missing(work, sources)
+            bar.update(len(work) - len(missing))
+            if missing:
+                for part in rollouts(
+                    model, params, processor, missing, args.rounds, sampling, args.seed, batch=args.batch
+                ):
+                    gallery.add(part.trajectories(processor), args.seed, sources)
+                    bar.update(len(part))
+            for line in gallery.lines:
+                if key := whose.get((line["prompt"], line.get("source"), line["sample"])):
+                    name = str(args.out / line["rounds"][line["final"]]["image"])
+                    begun[key] = (name, images.read(name))
+    place(args, edits, pictures, begun)
+    print(gallery.finish(f"{args.checkpoint}: {'edit, look, edit again' if args.rounds > 1 else 'edits'}"))
+
+
+def place(args, edits, pictures, ended) -> None:
+    """Writes the sources with the last turn's edits in their places."""
+    folder = args.out / "placed"
+    try:
+        folder.mkdir(exist_ok=True)
+        for (n, sample), (_, edited) in ended.items():
+            placed_back(pictures[edits[n][0]], edited).save(folder / f"{n:04d}_{sample}.png")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; make room, and start again") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)
