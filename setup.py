@@ -50,7 +50,6 @@ EXTRAS = {
     # The TPU compiler, for janus_jax.compile on machines without a TPU. == 0.0.42.*: what jax[tpu] 0.10.2 asks for;
     # another one may compile otherwise, or refuse.
     "aot": ["libtpu==0.0.42.*"],
-    "app": ["gradio>=6"],
     "dev": [
         "pytest>=9",
         "pytest-xdist>=3.8",

@@ -7,7 +7,7 @@ Not trained: that needs the data and the chips.
         --out runs/labels1b.npz
     python -m janus_jax.train_sft --config configs/janus_pro_1b_sft.py:v5e-4 --workdir runs/janus1b_sft
 
-The README says which of the slices below it has been compiled for. On one v6e chip moments and gradients are bfloat16.
+docs/slices.md says which slices it has been compiled for. On one v6e chip moments and gradients are bfloat16.
 """
 
 from ml_collections import ConfigDict
@@ -52,6 +52,7 @@ def get_config(slice_name: str = "v5e-4"):
     config.init = "runs/janus1b"  # the released model, converted
     config.vq = ""  # a picture tokenizer for fresh parameters, where init is empty
     config.cache = "runs/labels1b.npz"  # labelled pictures and their codes
+    config.edits = ""  # the same of edits, which buckets may ask for
     config.frozen = (r"vq/.*", r"siglip/.*")  # regular expressions over the paths of what is not trained
     config.buckets = BUCKETS if slice_name in SLICES else BUCKETS_OF_32
     config.shares = (2, 3, 5, 0)  # of the loss: draw, judge, redraw, describe

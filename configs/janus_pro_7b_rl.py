@@ -1,6 +1,6 @@
 """Stage 2 of Janus-Pro-7B after configs/janus_pro_7b_sft.py, with the paper's objective and settings: up to two rounds,
-128 trajectories a step. Not trained: that needs the model, a judge and the chips. The README says which of the slices
-below it has been compiled for.
+128 trajectories a step. Not trained: that needs the model, a judge and the chips. docs/slices.md says which slices
+it has been compiled for.
 
     python -m janus_jax.compile --config configs/janus_pro_7b_rl.py --topology v5p-8,v5p-16
     python -m janus_jax.train_rl --config configs/janus_pro_7b_rl.py:v5p-8 --workdir runs/janus7b_rl \\
@@ -51,8 +51,8 @@ def get_config(slice_name: str = "v5p-16"):
     config.credit = "trajectory"
     config.estimator = "grpo"  # or "rloo", "dr_grpo", "ppo"
     config.value_weight = 0.5  # of the value head, with ppo
-    config.gamma = 1.0  # the same
-    config.gae_lambda = 0.95  # the same
+    config.gamma = 1.0  # discount per token, with ppo
+    config.gae_lambda = 0.95  # lambda of its advantages, see janus_jax/rl/advantages.py
     config.redraws = 0  # further rollouts per step, in search of groups whose members do not all fare alike
     config.ahead = False  # True: rewards of a rollout are fetched while the next is drawn, one update early
     config.min_group = 2  # groups with fewer known rewards are left out

@@ -1,5 +1,5 @@
 """Stage 1 of Janus-Pro-7B on the released weights and label files, with the paper's settings (batch 128, 50,000 steps).
-The README says which of the slices below it has been compiled for. Not trained: that needs the data and the chips.
+docs/slices.md says which slices it has been compiled for. Not trained: that needs the data and the chips.
 
     python -m janus_jax.compile --config configs/janus_pro_7b_sft.py --topology v5e-16,v5p-8
     python -m janus_jax.convert --src Janus-Pro-7B --dst runs/janus7b --to own
@@ -52,6 +52,7 @@ def get_config(slice_name: str = "v5e-16"):
     config.init = "runs/janus7b"  # the released model, converted
     config.vq = ""  # a picture tokenizer for fresh parameters, where init is empty
     config.cache = "runs/labels7b.npz"  # labelled pictures and their codes
+    config.edits = ""  # the same of edits, which buckets may ask for
     config.frozen = (r"vq/.*", r"siglip/.*")  # regular expressions over the paths of what is not trained
     config.buckets = BUCKETS if slice_name in SLICES else BUCKETS_OF_32
     config.shares = (2, 3, 5, 0)  # of the loss: draw, judge, redraw, describe

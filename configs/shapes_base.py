@@ -21,6 +21,7 @@ def get_config():
     config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"
     config.cache = "runs/cache.npz"  # labelled pictures and their codes
+    config.edits = ""  # the same of edits, which buckets may ask for
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))

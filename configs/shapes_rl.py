@@ -2,8 +2,10 @@
 
     python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
 
+starts from runs/sft; with --config.init=shapes-sft from the shipped model.
+
 One CPU core: 15 minutes (80 steps of 64 trajectories); two seeds side by side, a core each, take the same.
-Expected: the README's RL rows.
+Expected: the RL rows of docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +30,7 @@ def get_config():
     config.estimator = "grpo"  # or "rloo", "dr_grpo", "ppo"
     config.value_weight = 0.5  # of the value head, with ppo
     config.gamma = 1.0  # discount per token, with ppo
-    config.gae_lambda = 0.95  # the same
+    config.gae_lambda = 0.95  # lambda of its advantages, see janus_jax/rl/advantages.py
     config.redraws = 0  # further rollouts per step, in search of groups whose members do not all fare alike
     config.ahead = False  # True: rewards of a rollout are fetched while the next is drawn, one update early
     config.min_group = 2  # groups with fewer known rewards are left out

@@ -8,7 +8,7 @@ base model's own drawings.
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
 
 2 CPU cores: 6 + 5 minutes for codes and drawings, then 57 minutes (3200 steps at 0.93 per second).
-Expected: the README's SFT rows.
+Expected: the SFT rows of docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +24,7 @@ def get_config():
     config.init = "runs/base"  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"  # not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes
+    config.edits = ""  # the same of edits, which buckets may ask for
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...)); 24 tokens of prompt: the few longer ones are left out

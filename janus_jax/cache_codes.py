@@ -2,6 +2,10 @@
 
     python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
 
+or, with --task edit, random edits of random pictures, each a source with the edited picture and near misses:
+
+    python -m janus_jax.cache_codes --task edit --edits 6000 --tokenizer runs/vq/model --out runs/edits.npz
+
 Every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is the picture
 the model would have drawn with these codes, and the one the judge will see. To the rendered pictures, pictures of mixed
 codes are added (parts of two pictures of one prompt, or with a few codes replaced): they fail the way a drawing model
@@ -9,6 +13,7 @@ fails, not the way a renderer does.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -21,8 +26,10 @@ from janus_jax.data import cache, labels
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
 from janus_jax.sequences import images
+from janus_jax.shapes import edit, edit_pairs
 
 MIXED = 2  # pictures of mixed codes per prompt
+NEAR = 3  # near misses per edit
 
 
 def mix_codes(rng, codes):
@@ -42,9 +49,8 @@ def mix_codes(rng, codes):
     return mixed.reshape(-1)
 
 
-def build(model, params, source, seed: int = 0, chunk: int = 64):
-    """Groups of a `shapes` data source, `chunk` prompts at a time."""
-    rng = np.random.default_rng(seed)
+def codec(model, params):
+    """encode(pictures u8[P, K, h, w, 3]) -> codes i32[P, K, I], and decode(codes) -> such pictures."""
 
     @jax.jit
     def encode(pixels):
@@ -54,37 +60,81 @@ def build(model, params, source, seed: int = 0, chunk: int = 64):
     def decode(codes):
         return model.apply({"params": params}, codes, method="decode_codes")
 
-    parts = []
+    def encode_all(pictures):
+        flat = pictures.reshape(-1, *pictures.shape[2:]) / np.float32(127.5) - 1
+        return np.asarray(encode(flat)).reshape(*pictures.shape[:2], -1)
+
+    def decode_all(codes):
+        pixels = images.to_uint8(decode(codes.reshape(-1, codes.shape[-1])))
+        return pixels.reshape(*codes.shape[:2], *pixels.shape[1:])
+
+    return encode_all, decode_all
+
+
+def with_mixed(rng, codes):
+    """codes i32[P, K, I] of prompts' pictures, and MIXED further ones of each: i32[P, K + MIXED, I]."""
+    mixed = np.stack([[mix_codes(rng, group) for _ in range(MIXED)] for group in codes])
+    return np.concatenate([codes, mixed], axis=1)
+
+
+def build(model, params, source, seed: int = 0, chunk: int = 64):
+    """Groups of a `shapes` data source, `chunk` prompts at a time."""
+    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
     for begin in tqdm(range(0, len(source), chunk), desc="prompts", unit=f"x{chunk}"):
         examples = [source[i] for i in range(begin, min(begin + chunk, len(source)))]
         pictures = np.stack([example["pictures"]["image"] for example in examples])  # [P, K, h, w, 3]
-        P, K = pictures.shape[:2]
-        codes = np.asarray(encode(pictures.reshape(P * K, *pictures.shape[2:]) / np.float32(127.5) - 1)).reshape(
-            P, K, -1
-        )
-        mixed = np.stack([[mix_codes(rng, group) for _ in range(MIXED)] for group in codes])
-        codes = np.concatenate([codes, mixed], axis=1)
-        pixels = images.to_uint8(decode(codes.reshape(-1, codes.shape[-1])))
+        codes = with_mixed(rng, encode(pictures))
         prompts = [example["prompt"].decode() for example in examples]
-        parts.append(labels.label(rng, prompts, codes, pixels.reshape(*codes.shape[:2], *pixels.shape[1:])))
+        parts.append(labels.label(rng, prompts, codes, decode(codes)))
     return cache.join(parts)
+
+
+def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64):
+    """Groups of `count` random edits, less the few whose source does not survive its codes; `chunk` at a time."""
+    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
+    side = model.cfg.image_size
+    for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
+        drawn = [edit.random_edit(rng) for _ in range(min(chunk, count - begin))]
+        pictures = [edit.draw(e, side, rng, [edit_pairs.near_miss(rng, e) for _ in range(NEAR)]) for e in drawn]
+        codes = with_mixed(rng, encode(np.array(pictures)))
+        pixels = decode(codes)
+        groups = labels.label_edits(rng, [e.instruction for e in drawn], pixels[:, 0], codes, pixels)
+        found = np.flatnonzero(np.diff(groups.start))  # a source that is kept is the first of its group
+        first = groups.start[:-1][found]
+        start = np.append(first, groups.start[-1])
+        parts.append(dataclasses.replace(groups, prompts=groups.prompts[found], start=start, source=first))
+    return cache.join(parts)
+
+
+def data_set(folder):
+    """The shapes data set, built where it is not there yet. Raises UserError where it cannot be written."""
+    builder = Shapes(data_dir=folder, file_format="array_record")
+    try:
+        builder.download_and_prepare()
+    except OSError as error:
+        raise UserError(f"cannot build the data set in {folder}: {error}; choose another --data-dir") from error
+    return builder
 
 
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", required=True, type=Path, help="model folder of train_vq")
-    parser.add_argument("--data-dir", required=True, type=Path, help="where the shapes data set lies or will be built")
-    parser.add_argument("--split", default="train", choices=("train", "train_free"))
+    parser.add_argument("--task", default="draw", choices=("draw", "edit"))
+    parser.add_argument("--data-dir", type=Path, help="where the shapes data set lies or will be built; not for edits")
+    parser.add_argument("--split", default="train", choices=("train", "train_free"), help="of the data set")
+    parser.add_argument("--edits", type=int, default=6000, help="how many, for --task edit")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
+    if args.edits < 1:
+        raise UserError(f"--edits is {args.edits}: it must be at least 1")
+    if args.task == "draw" and args.data_dir is None:
+        raise UserError("the data set has to lie somewhere: give --data-dir, or --task edit")
     cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
-    try:
-        builder = Shapes(data_dir=args.data_dir, file_format="array_record")
-        builder.download_and_prepare()
-    except OSError as error:
-        raise UserError(f"cannot build the data set in {args.data_dir}: {error}; choose another --data-dir") from error
-    groups = build(model, params, builder.as_data_source(args.split))
+    if args.task == "edit":
+        groups = build_edits(model, params, args.edits)
+    else:
+        groups = build(model, params, data_set(args.data_dir).as_data_source(args.split))
     cache.save(args.out, groups)
     right = groups.score >= 0.8
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")

@@ -2,6 +2,10 @@
 
     python -m janus_jax.cache_labels --checkpoint DIR --labels labels.jsonl --images FOLDER --out runs/labels.npz
 
+or, as well, the released metadata of edits:
+
+    python -m janus_jax.cache_labels --checkpoint DIR --edits metadata.jsonl --images FOLDER --out runs/edits.npz
+
 The painter's side of a picture is encoded once; what the judge sees is read from the picture's file again while
 training, so the files must stay where they are. Bad records and pictures are left out, up to a share of all, and said
 in one line at the end. What was encoded is kept as it comes: a command that was interrupted goes on where it ended.
@@ -18,19 +22,20 @@ from tqdm import tqdm
 
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, label_file, records
+from janus_jax.data import cache, edit_file, label_file, records
 from janus_jax.data.unfinished import Unfinished
 from janus_jax.errors import UserError
 from janus_jax.sampling import decode
 from janus_jax.sequences import images, tokens
 
 
-def build(model, params, processor, prompts, batch: int, tally, out, progress=None) -> cache.Groups:
+def build(model, params, processor, prompts, batch: int, tally, out, progress=None, edits=False) -> cache.Groups:
     """Groups of label_file.Labelled prompts. batch: pictures encoded together; tally: of the label file, counts prompts
     that are too long and pictures that cannot be read, which are left out; out: the cache's file, beside which codes
-    are kept until it is complete; progress: called with the number of finished pictures. Raises UserError where too
-    much is bad."""
-    prompts = [prompt for prompt in prompts if _fits(processor, prompt, tally)]
+    are kept until it is complete; progress: called with the number of finished pictures; edits: prompts are
+    instructions, their first pictures the sources, and none is used without all its pictures. Raises UserError where
+    too much is bad."""
+    prompts = [prompt for prompt in prompts if _fits(processor, prompt, tally, edits)]
     pictures = [(prompt, picture) for prompt in prompts for picture in prompt.pictures]
     encoder = hashlib.sha256()
     for leaf in jax.tree.leaves(params["vq"]):
@@ -47,8 +52,9 @@ def build(model, params, processor, prompts, batch: int, tally, out, progress=No
                 try:
                     pixels.append(processor.for_generation(images.read(picture.path)))
                 except UserError as error:
-                    tally.good -= 1  # as which its line was counted
-                    tally.refuse(prompt.line, records.BadRecord(str(error), "a picture cannot be read"))
+                    if not (edits and number ^ 1 in bad):  # an edit is one record: two pictures, side by side
+                        tally.good -= 1  # as which its line was counted
+                        tally.refuse(prompt.line, records.BadRecord(str(error), "a picture cannot be read"))
                     bad.add(number)
             if pixels:
                 several = np.stack(pixels + pixels[-1:] * (batch - len(pixels)))  # one size for all batches
@@ -57,6 +63,8 @@ def build(model, params, processor, prompts, batch: int, tally, out, progress=No
             if progress:
                 progress(len(part))
             tally.check()
+        if edits:
+            bad |= {number ^ 1 for number in bad}
         whole = [number for number in range(len(pictures)) if number not in bad]
         if not whole:
             raise UserError(f"{tally.path}: no picture is left ({tally.summary()}): there is nothing to learn from")
@@ -64,9 +72,11 @@ def build(model, params, processor, prompts, batch: int, tally, out, progress=No
     counts = collections.Counter(id(pictures[number][0]) for number in whole)
     prompts = [prompt for prompt in prompts if counts[id(prompt)]]
     pictures = [pictures[number][1] for number in whole]
+    start = np.cumsum([0] + [counts[id(prompt)] for prompt in prompts])
     return cache.Groups(
         prompts=[prompt.prompt for prompt in prompts],
-        start=np.cumsum([0] + [counts[id(prompt)] for prompt in prompts]),
+        start=start,
+        source=start[:-1] if edits else None,
         codes=codes,
         pixels=cache.PictureFiles([str(picture.path.resolve()) for picture in pictures], processor.understanding_size),
         score=np.array([picture.score for picture in pictures], np.float32),
@@ -75,12 +85,16 @@ def build(model, params, processor, prompts, batch: int, tally, out, progress=No
     )
 
 
-def _fits(processor, prompt, tally) -> bool:
+def _fits(processor, prompt, tally, edits) -> bool:
     try:
-        tokens.prompt_ids(processor.tokenizer, prompt.prompt, tokens.MAX_PROMPT_TOKENS)
+        if edits:
+            tokens.edit_ids(processor.tokenizer, prompt.prompt, tokens.MAX_INSTRUCTION_TOKENS)
+        else:
+            tokens.prompt_ids(processor.tokenizer, prompt.prompt, tokens.MAX_PROMPT_TOKENS)
     except UserError as error:
-        tally.good -= len(prompt.pictures)
-        for _ in prompt.pictures:
+        records_of_it = 1 if edits else len(prompt.pictures)
+        tally.good -= records_of_it
+        for _ in range(records_of_it):
             tally.refuse(prompt.line, records.BadRecord(str(error), "a prompt is too long"))
         return False
     return True
@@ -93,19 +107,22 @@ def main(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, help="whose picture tokenizer encodes: a folder or shipped name")
-    parser.add_argument("--labels", required=True, type=Path, metavar="FILE.jsonl")
-    parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="what img_path is relative to")
+    read_from = parser.add_mutually_exclusive_group(required=True)
+    read_from.add_argument("--labels", type=Path, metavar="FILE.jsonl", help="labelled pictures of prompts")
+    read_from.add_argument("--edits", type=Path, metavar="FILE.jsonl", help="pictures before and after an edit")
+    parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="what paths are relative to")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--batch", type=int, default=16, help="pictures at a time")
     records.add_flags(parser)
     args = parser.parse_args(argv)
     rules.check_flags(args)
     cli.writable(args.out)
-    tally = records.tally_of(args, args.labels)
-    prompts = label_file.read(args.labels, args.images, tally, args.allow_outside)
+    edits = args.edits is not None
+    tally = records.tally_of(args, args.edits or args.labels)
+    prompts = (edit_file if edits else label_file).read(tally.path, args.images, tally, args.allow_outside)
     model, params, processor = loading.load(args.checkpoint)
     with tqdm(total=sum(len(prompt.pictures) for prompt in prompts), unit="picture", desc="encoding") as bar:
-        groups = build(model, params, processor, prompts, args.batch, tally, args.out, bar.update)
+        groups = build(model, params, processor, prompts, args.batch, tally, args.out, bar.update, edits)
     tally.close()
     cache.save(args.out, groups)
     Unfinished.forget(args.out)

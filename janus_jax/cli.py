@@ -135,17 +135,20 @@ class Stop:
     """True once SIGTERM or SIGINT arrived; a training loop looks at it after each step, saves and leaves. As a context
     manager it gives the signals back at its end.
 
-    at_once: where it is a function, a signal ends the process in a line instead, after calling it: while there is
-    nothing to save yet. Python sees no signal while a program compiles, so another thread waits for it.
+    at_once: where it is a function, a signal ends the process in a line, `said`, instead, after calling it: while there
+    is nothing to save yet. Python sees no signal while a program compiles, so another thread waits for it.
     """
 
-    def __init__(self, at_once: Callable[[], None] | None = None):
-        self.at_once, self._set, self._told = at_once, False, None
+    def __init__(
+        self, at_once: Callable[[], None] | None = None, said: str = "stopped before the first step; nothing was lost"
+    ):
+        self.at_once, self._said, self._set, self._told = at_once, said, False, None
         self._before = {name: signal.signal(name, self._on_signal) for name in (signal.SIGTERM, signal.SIGINT)}
         if at_once:
             self._arrived, self._told = socket.socketpair()
             self._told.setblocking(False)
-            signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+            # that of an event loop, in a notebook
+            self._told_before = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
             threading.Thread(target=self._watch, daemon=True).start()
 
     def _on_signal(self, number, frame):
@@ -156,7 +159,7 @@ class Stop:
             while number := self._arrived.recv(1):
                 if number[0] in (signal.SIGTERM, signal.SIGINT) and (last := self.at_once):
                     last()
-                    print("stopped before the first step; nothing was lost", file=sys.stderr, flush=True)
+                    print(self._said, file=sys.stderr, flush=True)
                     os._exit(128 + number[0])
 
     def __bool__(self):
@@ -170,8 +173,13 @@ class Stop:
         for name, handler in self._before.items():
             signal.signal(name, handler)
         if self._told:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(self._told_before, warn_on_full_buffer=False)
             self._told.close()
+
+
+def keeping() -> Stop:
+    """For a command whose finished work lies on the disk already: a signal ends it at once, in a line."""
+    return Stop(lambda: None, "stopped; what is finished is kept, and the same command goes on with the rest")
 
 
 def progress(first: int, total: int, title: str, shown: bool = True):

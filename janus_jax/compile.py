@@ -22,7 +22,6 @@ from janus_jax.aot import hlo, programs, topology
 from janus_jax.errors import UserError
 from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.credit import CREDITS
-from janus_jax.rl.programs import PPO
 from janus_jax.training import program, settings
 
 PHASES = ("parameters", "optimizer", "cache")
@@ -71,7 +70,7 @@ def programs_of(config, place: topology.Topology) -> list[program.Program]:
     if "buckets" in config:
         return programs.supervised(config, devices)
     if "prompts_per_step" in config:
-        settings.check_rl(config, CREDITS, (*ESTIMATORS, PPO))
+        settings.check_rl(config, CREDITS, ESTIMATORS)
         return programs.reinforcement(config, devices)
     settings.check_drawing(config)
     return programs.generation(config, topology.devices(topology.machine(place)))

@@ -4,10 +4,11 @@
     python -m janus_jax.edit --checkpoint DIR --edits edits.jsonl --rounds 2 --out out
 
 Several --instruction are turns on one picture, each on the result of the one before. A line of edits.jsonl is {"image":
-FILE, "instruction": TEXT}, files relative to it. With --rounds above 1 the model judges its edit and draws it again
-after a No. The model sees the centre of a picture, a square, and draws at its own size: OUT/images/*.png are those
-squares, OUT/placed/*.png the sources with the chosen edit in its place. OUT/trajectories.jsonl grows with them, and the
-same command goes on with what is missing; OUT/storyboard.png shows source, edit, verdict and what differs.
+FILE, "instruction": TEXT}, or a list of TEXTs that are turns; files are relative to it. With --rounds above 1 the model
+judges its edit and draws it again after a No. The model sees the centre of a picture, a square, and draws at its own
+size: OUT/images/*.png are those squares, OUT/placed/*.png the sources with the chosen edit in its place, by the number
+of the edit and the sample. OUT/trajectories.jsonl grows with them, and the same command goes on with what is missing;
+OUT/storyboard.png shows source, edit, verdict and what differs.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from tqdm import tqdm
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
-from janus_jax.data.edits import read_edits
+from janus_jax.data import records
+from janus_jax.data.edits import Edit, read_edits
 from janus_jax.errors import UserError
 from janus_jax.results.gallery import Gallery
 from janus_jax.sampling import flags
@@ -42,6 +44,7 @@ def arguments(argv):
     parser.add_argument("--rounds", type=int, default=1, help="pictures per trajectory at most (1)")
     parser.add_argument("--out", required=True, type=Path, help="a folder; what it holds already is not drawn again")
     flags.add_drawing(parser)
+    records.add_flags(parser)
     args = parser.parse_args(argv)
     if (args.image is None) == bool(args.instruction):
         raise UserError("--instruction goes with --image, and --image with --instruction: give both, or --edits alone")
@@ -51,7 +54,9 @@ def arguments(argv):
 def main(argv):
     args = arguments(argv)
     sampling = flags.drawing(args)
-    edits = read_edits(args.edits) if args.edits else [(args.image, args.instruction)]
+    edits = [Edit(args.image, args.instruction)]
+    if args.edits:
+        edits = read_edits(args.edits, records.tally_of(args, args.edits), args.allow_outside)
     pictures = {path: images.read(path) for path in dict.fromkeys(path for path, _ in edits)}
     names = {"checkpoint": str(args.checkpoint), "dtype": args.dtype, "rounds": args.rounds, "seed": args.seed}
     gallery = Gallery(args.out, names | dataclasses.asdict(sampling))
@@ -59,15 +64,18 @@ def main(argv):
     turns = max(len(instructions) for _, instructions in edits)
     # of each edit and sample, what the next turn starts from
     begun = {(n, s): (str(path), pictures[path]) for n, (path, _) in enumerate(edits) for s in range(args.samples)}
-    with tqdm(total=sum(len(i) for _, i in edits) * args.samples, unit="picture", desc="editing") as bar:
+    # edits that begin alike have their first pictures in common
+    kinds = {(path, *told[: turn + 1]) for path, told in edits for turn in range(len(told))}
+    with cli.keeping(), tqdm(total=len(kinds) * args.samples, unit="picture", desc="editing") as bar:
         for turn in range(turns):
             work, sources, whose = [], {}, {}
             for (n, sample), (name, picture) in begun.items():
-                if turn < len(edits[n][1]):
-                    request = Request(edits[n][1][turn], picture)
-                    sources[id(picture)] = name
-                    whose[edits[n][1][turn], name, sample] = (n, sample)
-                    work.append((request, sample))
+                if turn < len(edits[n].instructions):
+                    key = edits[n].instructions[turn], name, sample
+                    if key not in whose:
+                        sources[id(picture)] = name
+                        work.append((Request(key[0], picture), sample))
+                    whose.setdefault(key, []).append((n, sample))
             missing = gallery.missing(work, sources)
             bar.update(len(work) - len(missing))
             if missing:
@@ -77,9 +85,9 @@ def main(argv):
                     gallery.add(part.trajectories(processor), args.seed, sources)
                     bar.update(len(part))
             for line in gallery.lines:
-                if key := whose.get((line["prompt"], line.get("source"), line["sample"])):
+                if mine := whose.get((line["prompt"], line.get("source"), line["sample"])):
                     name = str(args.out / line["rounds"][line["final"]]["image"])
-                    begun[key] = (name, images.read(name))
+                    begun |= dict.fromkeys(mine, (name, images.read(name)))
     place(args, edits, pictures, begun)
     print(gallery.finish(f"{args.checkpoint}: {'edit, look, edit again' if args.rounds > 1 else 'edits'}"))
 
@@ -90,7 +98,7 @@ def place(args, edits, pictures, ended) -> None:
     try:
         folder.mkdir(exist_ok=True)
         for (n, sample), (_, edited) in ended.items():
-            placed_back(pictures[edits[n][0]], edited).save(folder / f"{n:04d}_{sample}.png")
+            placed_back(pictures[edits[n].image], edited).save(folder / f"{n:04d}_{sample}.png")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; make room, and start again") from error
 

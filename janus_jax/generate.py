@@ -14,26 +14,12 @@ from tqdm import tqdm
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
-from janus_jax.errors import UserError
+from janus_jax.data.prompts import read_prompts
 from janus_jax.results.gallery import Gallery
 from janus_jax.sampling import flags
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.introspect import rollouts
 from janus_jax.sequences.request import as_requests
-
-
-def read_prompts(args) -> list[str]:
-    """The prompts of --prompt or --prompts. Raises UserError where the file is missing or empty."""
-    if args.prompt is not None:
-        return args.prompt
-    try:
-        lines = Path(args.prompts).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {args.prompts}: give a text file with one prompt per line") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UserError(f"{args.prompts} holds no prompt: give one per line")
-    return prompts
 
 
 def main(argv):
@@ -56,7 +42,7 @@ def main(argv):
     parser.add_argument("--out", required=True, type=Path, help="a folder; what it holds already is not drawn again")
     flags.add_drawing(parser)
     args = parser.parse_args(argv)
-    sampling, prompts = flags.drawing(args), read_prompts(args)
+    sampling, prompts = flags.drawing(args), args.prompt or read_prompts(args.prompts)
     gallery = Gallery(args.out, settings_of(args, sampling))
     work = [
         (request, args.first_sample + sample)
@@ -65,7 +51,7 @@ def main(argv):
     ]
     model, params, processor = loading.load(args.checkpoint, args.dtype)
     missing = gallery.missing(work)
-    with tqdm(total=len(work), initial=len(work) - len(missing), unit="picture", desc="drawing") as bar:
+    with cli.keeping(), tqdm(total=len(work), initial=len(work) - len(missing), unit="picture", desc="drawing") as bar:
         if missing:
             settings = {"context": args.context, "batch": args.batch}
             for part in rollouts(model, params, processor, missing, args.rounds, sampling, args.seed, **settings):

@@ -1,4 +1,5 @@
-"""Draws pictures of the training prompts with a model, has the verifier label them, and adds them to stage 1's data:
+"""Draws pictures of the training prompts with a model, has the verifier label them, and adds them to stage 1's data
+(a cache of prompts, or one of edits):
 
     python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz --out runs/drawn.npz
 
@@ -10,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from janus_jax import cli, rules
@@ -19,10 +21,11 @@ from janus_jax.errors import UserError
 from janus_jax.sampling.defaults import sampling_of
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.introspect import pictures
+from janus_jax.sequences.request import Request
 
 
 def paint(model, params, processor, prompts, sampling: Sampling, seed: int, number: int, batch: int, progress=None):
-    """One picture of each prompt, the sample of that `number`: (codes i32[P,I], pixels u8[P,h,w,3]).
+    """One picture of each prompt or Request, the sample of that `number`: (codes i32[P,I], pixels u8[P,h,w,3]).
 
     batch: prompts drawn together. progress: called with the number of finished pictures after each batch.
     """
@@ -59,14 +62,23 @@ def main(argv):
         )
     # at temperature 1 whatever the checkpoint says: a judge needs to see pictures that failed
     sampling = sampling_of(args.checkpoint, temperature=1.0, **({} if args.cfg is None else {"cfg_weight": args.cfg}))
-    prompts = [str(prompt) for prompt in groups.prompts]
+    prompts, edits = [str(prompt) for prompt in groups.prompts], bool((groups.source >= 0).any())
+    if edits:
+        if (groups.source < 0).any():
+            raise UserError("some of --cache are of prompts and some of edits: draw for them in two commands")
+        sources = groups.pixels[groups.source]
+        prompts = [Request(p, Image.fromarray(source)) for p, source in zip(prompts, sources, strict=True)]
     with tqdm(total=len(prompts) * args.samples, unit="picture", desc="drawing") as bar:
         drawn = [
             paint(model, params, processor, prompts, sampling, args.seed, number, args.batch, bar.update)
             for number in range(args.samples)
         ]
     codes, pixels = (np.stack(arrays, axis=1) for arrays in zip(*drawn, strict=True))
-    labelled = labels.label(np.random.default_rng(args.seed), prompts, codes, pixels)
+    rng = np.random.default_rng(args.seed)
+    if edits:
+        labelled = labels.label_edits(rng, groups.prompts, sources, codes, pixels)
+    else:
+        labelled = labels.label(rng, prompts, codes, pixels)
     cache.save(args.out, cache.merge(groups, labelled))
     print(f"{len(labelled.score)} pictures drawn and kept, {(labelled.score >= 0.8).mean():.3f} of them right")
 

@@ -68,13 +68,14 @@ SHARE = Rule(least=0, most=1)
 POSITIVE = Rule(above=0)
 NOT_NEGATIVE = Rule(least=0)
 
-# Of the flags of all commands, by name; truncation's are sampling.density's. One that is not given, None, is right.
+# Of the flags of all commands, by name; truncation's are in sampling/density. A flag that is not given breaks no rule.
 FLAGS = {
     "cfg": NOT_NEGATIVE,
     "temperature": NOT_NEGATIVE,
     **dict.fromkeys(("samples", "rounds", "batch", "prompts_per_category", "words", "max_tokens"), whole(1)),
     "seed": whole(0, 2**32 - 1),
     "first_sample": whole(0),
+    "label_threshold": Rule(),
 }
 
 

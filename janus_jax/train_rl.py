@@ -14,6 +14,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
@@ -23,13 +24,13 @@ from janus_jax.parallel import agree, hosts, sharding
 from janus_jax.results.report import write as write_report
 from janus_jax.results.storyboard import storyboard
 from janus_jax.rewards import settings, shapes
-from janus_jax.rewards.judge import as_judge
+from janus_jax.rewards.judge import as_judge, named
 from janus_jax.rewards.own_model import SelfJudge
 from janus_jax.rl import ppo
 from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.credit import CREDITS
 from janus_jax.rl.job import job_of, storyboards
-from janus_jax.rl.programs import PPO, check_rows
+from janus_jax.rl.programs import check_rows
 from janus_jax.rl.retention import labelled_pictures, listed_pictures
 from janus_jax.rl.stage import assemble
 from janus_jax.training import lock
@@ -54,16 +55,16 @@ def train(config, workdir, judge=None) -> None:
     """Runs stage 2, or goes on with it, in a workdir. config: a ConfigDict, as configs/shapes_rl.py makes one; judge: a
     function of requests and pictures that returns named scores (see rewards/judge.py), in place of config.reward's.
     The finished model is WORKDIR/model. Raises UserError for what can be mended."""
-    check_rl(config, CREDITS, (*ESTIMATORS, PPO))
+    check_rl(config, CREDITS, ESTIMATORS)
     hosts.start(config)
     if jax.process_count() > 1 and config.released:
         raise UserError("rows of the released layout depend on those beside them: start one process")
-    if config.ahead and settings.on_devices(config.reward):
-        raise UserError("the model as judge knows only what was drawn last: set --config.ahead=False")
+    if judge is None:
+        _check_reward(config)
+    else:
+        config = _with_given(config, judge)
     mesh, workdir = sharding.mesh_of(config.mesh), Path(workdir)
     check_rows(config, mesh)
-    # what is wrong with the reward or the files is said before a model is loaded
-    settings.make_judge(config.reward, own=shapes.judge)
     given = None if judge is None else as_judge(judge)
     lines, labelled = _files(config)
     try:
@@ -73,6 +74,22 @@ def train(config, workdir, judge=None) -> None:
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh), precision:
         same_settings(workdir, config, MAY_CHANGE)
         _run(config, workdir, mesh, lines, labelled, given, stop)
+
+
+def _with_given(config, judge):
+    """The configuration as the workdir remembers it: judged by this function, and not as config.reward says."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        given = {"kind": "given", "function": named(judge), "weights": config.reward.get("weights", {})}
+        config.reward = ConfigDict({**settings.DEFAULTS, **given})
+    return config
+
+
+def _check_reward(config):
+    """Says before a model is loaded what is wrong with config.reward."""
+    settings.make_judge(config.reward, own=shapes.judge)
+    if config.ahead and settings.on_devices(config.reward):
+        raise UserError("the model as judge knows only what was drawn last: set --config.ahead=False")
 
 
 def _files(config):
@@ -104,13 +121,15 @@ def _run(config, workdir, mesh, lines, labelled, given, stop):
         if settings.on_devices(config.reward):
             stage = dataclasses.replace(stage, look=own.look)
     if config.retention_every and labelled is None:
-        labelled = labelled_pictures(stage.model, stage.programs.to_draw(initial), config.retention_prompts)
+        labelled = labelled_pictures(stage.model, stage.programs.cast(initial), config.retention_prompts)
     show = storyboards(workdir, storyboard, write_report)
     carry, finished = fit(workdir, "rl", job_of(config, stage, judge, initial, labelled, show, stop), config, stop)
     if finished:
         drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
         trained = ppo.without_value_head(carry.state.params)
         loading.save(workdir / "model", stage.model, trained, stage.processor, drawn_with=drawn_with)
+        if agree.is_first():
+            print(f"the model is {workdir / 'model'}, what happened on the way {workdir / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage 1, supervised: python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir DIR
 
-Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Yes/No tokens weigh 0.8 of its share).
+Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Yes/No tokens weigh 0.8 of its share);
+with config.edits, a cache of edits, further ones: edit, and the judging of edits.
 Resumes from the workdir by itself; the finished model is DIR/model.
 """
 
@@ -68,6 +69,11 @@ def initial_model(config, mesh, workdir):
     return model, params, loading.processor_of(cfg, world_tokenizer(workdir))
 
 
+def groups_of(config) -> cache.Groups:
+    """What the rows are made of: config.cache and config.edits, of which one may be empty."""
+    return cache.join(map(cache.load, [path for path in (config.cache, config.edits) if path] or [config.cache]))
+
+
 def dataset_of(config, buckets, by_row, model, processor, groups):
     """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
@@ -84,7 +90,7 @@ def main(argv):
     buckets = sft.buckets_of(config, mesh)
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh):
         same_settings(workdir, config, MAY_CHANGE)
-        groups = cache.load(config.cache)
+        groups = groups_of(config)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = sft.build(config, model, params, mesh)
         given = [params]  # away: the state is a copy, and two would not fit
@@ -94,6 +100,8 @@ def main(argv):
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
             loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)
+            if agree.is_first():
+                print(f"the model is {workdir / 'model'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to the numbers of the README, on the embedded world: tokenizer, base model, SFT, RL (three seeds), evaluation.
-#   launch/train_shapes.sh              about three hours on two CPU cores (one RL seed: two and a half), by the times in configs/; everything goes to runs/
+# From nothing to the tables of docs/results.md, on the embedded world: tokenizer, base model, SFT, RL (three seeds), evaluation.
+#   launch/train_shapes.sh      about three hours on two CPU cores; everything goes to runs/
 # Every command resumes by itself: started again, the script goes on where it was.
 set -euo pipefail
 # shellcheck source=launch/setup.sh

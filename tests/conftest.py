@@ -29,14 +29,18 @@ def quick_compiles():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The micro world, (folder of a picture tokenizer, cache file): the shipped model's, and two dozen prompts."""
+    """The micro world, (folder of a picture tokenizer, cache file)."""
+    return micro_world(tmp_path_factory.mktemp("world"))
+
+
+def micro_world(folder):
+    """(folder of a picture tokenizer, cache file), written there: the shipped model's, and two dozen prompts."""
     # the package is imported by those who need it: some tests say what importing it costs
     from janus_jax import cache_codes
     from janus_jax.checkpoints import loading, model_folder
     from janus_jax.data import cache, shapes_dataset
     from janus_jax.shapes import text
 
-    folder = tmp_path_factory.mktemp("world")
     model, params, _ = loading.load("shapes-sft")
     vq = {"kind": "vq", "vq": dataclasses.asdict(model.cfg.vq)}
     model_folder.save_model(folder / "vq", vq, params["vq"], {})

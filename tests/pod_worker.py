@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from janus_jax import cli
 from janus_jax.checkpoints.model_folder import save_model
-from janus_jax.parallel import hosts, sharding
+from janus_jax.parallel import hosts, sharding, shards
 from janus_jax.training import step as train_step
 from janus_jax.training.loop import AHEAD, fit, supervised
 
@@ -47,7 +47,7 @@ def main(argv):
     hosts.start(ConfigDict({"pause": flags.pause}))
     mesh = sharding.mesh_of((flags.data, -1, 1))
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    source = Samples(hosts.rows(by_row, ROWS), flags.pause)
+    source = Samples(shards.rows(by_row, ROWS), flags.pause)
     dataset = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
 
     def loss(outputs, batch):

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.checkpoints import published
-from janus_jax.checkpoints.tensor_names import from_original
+from janus_jax.checkpoints.tensor_names import ORIGINAL, gather, read
 from janus_jax.models.janus import Janus, abstract_params
+from janus_jax.parallel import sharding
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -23,6 +24,15 @@ import weights as golden_weights  # noqa: E402
 CFG = published.read_config(json.loads((GOLDEN / "config.json").read_text()), "original")
 SPEC = json.loads((GOLDEN / "spec.json").read_text())
 SPREAD = 1e-4  # the largest deviation, of the standard deviation of the array
+
+
+def from_original(tensors: dict, abstract):
+    """The parameter tree, as numpy arrays in the dtypes of `abstract` (from abstract_params), of tensors under their
+    original names. Raises UserError as `gather` does."""
+    targets = dict(sharding.paths(abstract))
+    leaves, _ = gather(tensors, {path: leaf.shape for path, leaf in targets.items()}, ORIGINAL)
+    arrays = [read(leaves[path]).astype(targets[path].dtype, copy=False) for path in targets]
+    return jax.tree.unflatten(jax.tree.structure(abstract), arrays)
 
 
 def golden_model():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from commands import CONFIGS, refused
 
 from janus_jax import cache_codes, cli, evaluate, generate, train_rl, train_sft, train_vq
 from janus_jax.data import cache
+from janus_jax.errors import UserError
 
 SFT, RL, VQ = (str(CONFIGS / name) for name in ("shapes_sft.py", "shapes_rl.py", "shapes_vq.py"))
 
@@ -101,7 +103,7 @@ def test_unwritable_output(tmp_path):
         ("--config.prompts_per_step=3", "divide"),
         ("--config.credit=magic", "credit"),
         ("--config.rounds=3", "about 2 rounds"),
-        ("--config.group=1", "group"),
+        ("--config.group=1", "compares the members of a group"),
         ("--config.min_group=9", "min_group"),
         ("--config.estimator=magic", "grpo, rloo, dr_grpo, ppo"),
         ("--config.estimator=ppo", "--config.credit=trajectory"),
@@ -183,11 +185,18 @@ def test_signals(number, begun):
 
 
 def test_signals_are_given_back():
+    """To an event loop, too, which hears of them by a descriptor, as in a notebook."""
     before = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)]
-    with cli.Stop(lambda: None) as stop:
-        assert signal.getsignal(signal.SIGTERM) == stop._on_signal
+    hears, told = socket.socketpair()
+    with hears, told:
+        told.setblocking(False)
+        assert signal.set_wakeup_fd(told.fileno()) == -1
+        try:
+            with cli.Stop(lambda: None) as stop:
+                assert signal.getsignal(signal.SIGTERM) == stop._on_signal
+        finally:
+            assert signal.set_wakeup_fd(-1) == told.fileno()
     assert [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)] == before
-    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_ctrl_c_is_a_line():
@@ -198,6 +207,20 @@ def test_ctrl_c_is_a_line():
 
 def test_a_bucket_is_no_workdir():
     assert "gcsfuse" in refused(train_rl.main, "--config", RL, "--workdir", "gs://bucket/rl")
+
+
+@pytest.mark.parametrize("flags", [("--config.reward.kind=chat",), ("--config.reward.kind=model", "--config.ahead=1")])
+def test_a_given_judge_stands_in_the_configured_ones_place(flags, tmp_path, monkeypatch):
+    """What config.reward would lack is no reason to refuse."""
+    begun = []
+    monkeypatch.setattr(train_rl, "_run", lambda *given: begun.append(given))
+    config, workdir = cli.parse_config(["--config", RL, "--workdir", str(tmp_path), *flags], "")
+    train_rl.train(config, workdir, judge=lambda requests, pictures: [0.5] * len(pictures))
+    (((given, *_),),) = [begun]
+    # the workdir goes on only with that judge
+    assert given.reward.kind == "given" and given.reward.function.endswith("<lambda>")
+    with pytest.raises(UserError, match="config.reward.url|config.ahead"):
+        train_rl.train(config, workdir)
 
 
 def test_prompts_longer_than_said(tmp_path):
@@ -263,3 +286,9 @@ def test_a_tokenizer_is_no_model(tmp_path):
     assert "picture tokenizer" in refused(
         cache_codes.main, "--tokenizer", "shapes-sft", "--data-dir", tmp_path, "--out", tmp_path / "c.npz"
     )
+
+
+def test_the_data_set_needs_a_place(tmp_path):
+    flags = ("--tokenizer", tmp_path, "--out", tmp_path / "c.npz")
+    assert "give --data-dir, or --task edit" in refused(cache_codes.main, *flags)
+    assert "--edits is 0" in refused(cache_codes.main, *flags, "--task", "edit", "--edits", 0)

@@ -458,6 +458,14 @@ def resumable(folder):
     return shell(f'echo x >>{folder}/starts-$WORKER; [ "$(wc -l <{folder}/starts-$WORKER)" -gt 1 ] || sleep 100')
 
 
+def started(folder, workers=("w0", "w1")):
+    """Waits until the job of `resumable` counts its start on every host: a kill before that would not be a second."""
+    deadline = time.time() + 30
+    while not all((folder / f"starts-host-{worker}").exists() for worker in workers):
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("queued", [[], ["--queued"]], ids=["direct", "queued"])
 def test_preempted_while_running(cloud, queued, tmp_path):
     flags = [*WHERE, "--type", "v5litepod-16", "--spot", *queued]
@@ -533,6 +541,7 @@ def test_nothing_is_left_behind(ready):
 def test_lost_without_a_trace(ready, tmp_path):
     """A reboot: no status, the lock is free. The job is started again on the same VM."""
     ready.ok("run", *WHERE, "--detach", *resumable(tmp_path))
+    started(tmp_path)
     ready.kill()
     assert "host-w0: lost" in ready.ok("status", *WHERE).stdout
     ready.ok("run", *WHERE, *resumable(tmp_path))
@@ -542,6 +551,7 @@ def test_lost_without_a_trace(ready, tmp_path):
 def test_lost_on_one_host_only(ready, tmp_path):
     """The host that still runs would wait for the other: it is stopped, then both start together."""
     ready.ok("run", *WHERE, "--detach", *resumable(tmp_path))
+    started(tmp_path)
     ready.kill("w0")
     ready.ok("run", *WHERE, *resumable(tmp_path))
     assert "only some hosts" in ready.run.stderr

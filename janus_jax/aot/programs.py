@@ -14,8 +14,9 @@ from janus_jax.checkpoints import loading
 from janus_jax.data import mixture
 from janus_jax.errors import UserError
 from janus_jax.models import flops
+from janus_jax.models.decoder import DECODE_RULES, decode_params
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params, cast_params
-from janus_jax.models.llama import CACHE_NAMES, init_cache
+from janus_jax.models.kv_cache import CACHE_NAMES, init_cache, take_rows
 from janus_jax.parallel import sharding
 from janus_jax.rl import batches, ppo
 from janus_jax.rl import programs as rl_programs
@@ -64,7 +65,7 @@ class _Drawer:
 
     @property
     def guided(self) -> bool:
-        return self.sampling.cfg_weight != 1.0
+        return self.sampling.guided
 
     @property
     def painted(self) -> int:
@@ -97,9 +98,9 @@ class _Drawer:
 
 def _drawer(model, grammar, sampling, mesh, rows, rounds, prompt, beside) -> _Drawer:
     cfg, words = model.cfg, sampling.max_reason_tokens
-    shapes = jax.eval_shape(lambda params: cast_params(params, cfg.dtype), abstract_params(model))
-    params = placed(shapes, sharding.param_shardings(shapes, mesh, without=("fsdp",)))
-    painted = rows * (1 + (sampling.cfg_weight != 1.0))
+    shapes = jax.eval_shape(lambda params: decode_params(cast_params(params, cfg.dtype)), abstract_params(model))
+    params = placed(shapes, sharding.param_shardings(shapes, mesh, DECODE_RULES, without=("fsdp",)))
+    painted = rows * (1 + sampling.guided)
     painter = _cache(cfg, mesh, painted, grammar.longest_painted(prompt, rounds, words))
     judge = _cache(cfg, mesh, rows, grammar.longest_judged(prompt, rounds, words))
     return _Drawer(model, grammar, sampling, mesh, rows, rounds, prompt, beside, params, painter, judge)
@@ -115,7 +116,7 @@ def drawing(
 
 
 def _slots(cache) -> int:
-    return cache.mask.shape[1]
+    return cache.slots
 
 
 def _painting(d: _Drawer) -> list[Program]:
@@ -155,8 +156,8 @@ def _again(d: _Drawer) -> list[Program]:
     args = (d.model, d.params, d.painter, d.batch(between, guided=d.guided), d.guided)
     needed = d.prefill_flops(d.painted, between, _slots(d.painter) // 2)
     return [
-        d.program("keep all rows", decode.keep_rows, (d.painter, rows), cache, 0),
-        d.program("keep half of them", decode.fewer_rows, (d.painter, half), cache, 0),
+        d.program("keep all rows", jax.jit(take_rows), (d.painter, rows), cache, 0),
+        d.program("keep half of them", jax.jit(take_rows), (d.painter, half), cache, 0),
         d.program("prefill reasons", decode.extend, args, {"parameters": d.params, **cache}, needed),
     ]
 
@@ -167,8 +168,11 @@ def _cache(cfg, mesh, rows, slots):
     fields = {name: getattr(shapes, name) for name in CACHE_NAMES}
 
     def place(name):
-        spec = sharding.activation_spec(CACHE_NAMES[name], fields[name].shape, mesh)
-        return placed(fields[name], jax.sharding.NamedSharding(mesh, spec))
+        def one(leaf):
+            spec = sharding.activation_spec(CACHE_NAMES[name], leaf.shape, mesh)
+            return placed(leaf, jax.sharding.NamedSharding(mesh, spec))
+
+        return jax.tree.map(one, fields[name])
 
     return shapes.replace(**{name: place(name) for name in fields})
 
@@ -204,7 +208,7 @@ def reinforcement(config, devices) -> list[Program]:
     log-probabilities; the policy-gradient step."""
     model, mesh = model_of(config), sharding.mesh_of(config.mesh, devices)
     rl_programs.check_rows(config, mesh)
-    cfg, sampling, grammar = model.cfg, rl_programs.sampling_of(config), grammar_of(config, model.cfg)
+    cfg, sampling, grammar = model.cfg, rl_programs.density_of(config), grammar_of(config, model.cfg)
     rows, yes_no = config.prompts_per_step * config.group, (grammar.special.yes, grammar.special.no)
     with jax.set_mesh(mesh):
         params = abstract_params(model)
@@ -212,7 +216,7 @@ def reinforcement(config, devices) -> list[Program]:
     state, reference = built.built.abstract, placed(params, sharding.param_shardings(params, mesh))
     prompt, words = config.prompt_tokens, config.max_reason_tokens
     layout = batches.layout(CREDITS[config.credit], grammar, prompt, config.rounds, words)
-    made = batches.blank(layout, rows, cfg.siglip.image_size, sampling.cfg_weight != 1.0)
+    made = batches.blank(layout, rows, cfg.siglip.image_size, sampling.guided)
     needed = [sum(flops.scored(cfg, batch, trained) for batch in made) for trained in (False, True)]
     made = placed(made, built.by_row)
     trained = {"parameters": state.params, "optimizer": state.opt_state}

@@ -198,7 +198,7 @@ def drawn_with(path) -> dict[str, float]:
 
 
 def save(folder, model: Janus, params, processor: Processor, dtype=None, drawn_with: dict | None = None) -> None:
-    """Writes an own checkpoint that `load` reads; see checkpoint.save_model. drawn_with: see drawn_with()."""
+    """Writes an own checkpoint that `load` reads; see model_folder.save_model. drawn_with: see drawn_with()."""
     config = {"kind": "janus", "model": model.cfg.to_dict(), **(drawn_with or {})}
     tokenizer = processor.tokenizer
     model_folder.save_model(folder, config, params, {tokenizer.file_name: tokenizer.content}, dtype)

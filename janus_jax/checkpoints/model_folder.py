@@ -2,9 +2,9 @@
 
 Two kinds. A *model* is a folder that anyone can load: `config.json`, the tokenizer's file, `params.safetensors`
 (leaves by their '/'-joined path, any dtype) and `manifest.json` (SHA-256 of each file); what a published model brought
-and the parameters do not hold lies in `extra/`. A *workdir* is a training in
-progress: orbax checkpoints under `checkpoints/`, sealed with the same kind of manifest, and at the end a model folder
-`model/`. What does not fit its manifest is refused.
+and the parameters do not hold lies in `extra/`. A model that does not fit its manifest is refused. A *workdir* is a
+training in progress: orbax checkpoints under `checkpoints/`, each with sums over its bits (training/workdir.py), and at
+the end a model folder `model/`.
 """
 
 import contextlib

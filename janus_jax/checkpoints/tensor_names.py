@@ -12,14 +12,13 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from janus_jax.checkpoints.tensorfiles import Tensor, first_few
 from janus_jax.errors import UserError
-from janus_jax.parallel import sharding
 
 
 class Transform(NamedTuple):
@@ -311,12 +310,3 @@ def scatter(leaves: Mapping[str, Leaf], rules: Rules) -> dict[str, Tensor]:
         return Tensor(slot.tensor_shape, leaves[slot.path].dtype, value)
 
     return {name: tensor(slot) for name, slot in slots({p: leaf.shape for p, leaf in leaves.items()}, rules).items()}
-
-
-def from_original(tensors: Mapping[str, np.ndarray], abstract: Any) -> Any:
-    """The parameter tree, as numpy arrays in the dtypes of `abstract` (from abstract_params), of tensors under their
-    original names. Raises UserError as `gather` does."""
-    targets = dict(sharding.paths(abstract))
-    leaves, _ = gather(tensors, {path: leaf.shape for path, leaf in targets.items()}, ORIGINAL)
-    arrays = [read(leaves[path]).astype(targets[path].dtype, copy=False) for path in targets]
-    return jax.tree.unflatten(jax.tree.structure(abstract), arrays)

@@ -1,7 +1,9 @@
 """Labelled pictures of prompts, as codes: what stage 1 reads.
 
 A *group* is a prompt with several pictures, each with its codes, the picture that the judge sees (what the codes decode
-to, or the original), the judge's score and the reason. The cache is one `.npz` of flat arrays, so that any picture is a
+to, or the original), the judge's score and the reason. A group with a source is one of edits: its prompt is the
+instruction, its pictures are edits of the source, which is one of them itself: a copy, and so a wrong one. The cache is
+one `.npz` of flat arrays, so that any picture is a
 slice away; N texts are two of them, their bytes and where each ends, so that a long one costs what it is long.
 """
 
@@ -43,7 +45,9 @@ TEXTS = ("prompts", "reasons", "captions")
 class Groups:
     """prompts: P texts; start i64[P+1]: pictures start[p]..start[p+1] belong to prompt p; codes i32[N,I];
     pixels u8[N,h,w,3] or PictureFiles; score f32[N], 1 = right; reasons: N texts that begin with Yes or No;
-    captions: N texts that say what a picture shows. Texts are arrays of str objects, whatever they are given as."""
+    captions: N texts that say what a picture shows; source i64[P]: the picture that a prompt's pictures are edits of,
+    -1 for a prompt that says what to draw; None: no prompt has any. Texts are arrays of str objects, whatever they are
+    given as."""
 
     prompts: np.ndarray
     start: np.ndarray
@@ -52,8 +56,11 @@ class Groups:
     score: np.ndarray
     reasons: np.ndarray
     captions: np.ndarray
+    source: np.ndarray | None = None
 
     def __post_init__(self):
+        if self.source is None:
+            object.__setattr__(self, "source", np.full(len(self.prompts), -1))
         for name in TEXTS:
             object.__setattr__(self, name, _objects(getattr(self, name)))
 
@@ -93,6 +100,7 @@ def load(path) -> Groups:
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = [field.name for field in dataclasses.fields(Groups)]
+            names = [name for name in names if name != "source" or name in file]  # caches of before have none
             arrays = {name: _texts(file, name) if f"{name}.ends" in file else file[name] for name in names}
             if "side" in file:
                 arrays["pixels"] = PictureFiles(arrays["pixels"], int(file["side"]))
@@ -121,26 +129,42 @@ _PER_PICTURE = ("codes", "pixels", "score", "reasons", "captions")
 
 
 def join(parts) -> Groups:
-    """Several caches as one, their prompts one after another."""
+    """Several caches as one, their prompts one after another. Raises UserError where their pictures do not go together:
+    codes of several lengths, pixels of several sizes, or pixels of some and files of others."""
     parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    forms = {(type(part.pixels), part.pixels.shape[1:], part.codes.shape[1]) for part in parts}
+    if len(forms) > 1:
+        raise UserError("the caches were made with several picture tokenizers, or in several ways: make them alike")
     offsets = np.cumsum([0] + [len(part.codes) for part in parts])
     start = np.concatenate(
         [part.start[:-1] + offset for part, offset in zip(parts, offsets, strict=False)] + [offsets[-1:]]
     )
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("prompts", *_PER_PICTURE)}
-    return Groups(start=start, **arrays)
+    arrays = {name: _concatenated([getattr(part, name) for part in parts]) for name in ("prompts", *_PER_PICTURE)}
+    source = np.concatenate(
+        [np.where(part.source < 0, -1, part.source + offset) for part, offset in zip(parts, offsets, strict=False)]
+    )
+    return Groups(start=start, source=source, **arrays)
+
+
+def _concatenated(arrays):
+    if isinstance(arrays[0], PictureFiles):
+        return PictureFiles([path for files in arrays for path in files.paths], arrays[0].side)
+    return np.concatenate(arrays)
 
 
 def merge(first: Groups, second: Groups) -> Groups:
     """Two caches of the same prompts as one: each prompt has the pictures of both, the first's before the second's.
-    Raises ValueError where the prompts differ."""
+    The sources are the first's. Raises ValueError where the prompts differ."""
     if not np.array_equal(first.prompts, second.prompts):
         raise ValueError("the two caches are of different prompts")
     prompt = np.concatenate([np.repeat(np.arange(len(part)), np.diff(part.start)) for part in (first, second)])
     order = np.argsort(prompt, kind="stable")
-    both = join([first, second])
+    both, place = join([first, second]), np.argsort(order)
     return Groups(
         prompts=first.prompts,
         start=first.start + second.start,
+        source=np.where(first.source < 0, -1, place[first.source]),
         **{name: getattr(both, name)[order] for name in _PER_PICTURE},
     )

@@ -1,10 +1,17 @@
-"""Stage 1's data: three tasks from groups of labelled pictures, as rows, in buckets of fixed shape.
+"""Stage 1's data: tasks from groups of labelled pictures, as rows, in buckets of fixed shape.
 
     draw    [prompt] (right picture)                                     trained: its codes
     judge   [prompt] ((seen) think No, reason, next){0-2} (seen) think   trained: Yes|No, reason, EOS
     redraw  [prompt] ((wrong) think No, reason, next){1-2} (right)       trained: the last picture's codes
 
-and, for a base model that has yet to learn to see,
+the same of edits, which begin with a source picture,
+
+    edit        [before] (source) [instruction] ((wrong) think No, reason, next){0-2} (right)   trained: its codes
+    judge_edit  [before] (source, seen) [instruction] ((seen) think No, reason, next){0-2} (seen) think
+                                                                     trained: Yes|No, reason, EOS
+
+(the original knows edits without earlier rounds alone, and does not judge them), and, for a base model that has yet to
+learn to see,
 
     describe  [user:] (seen) [question, assistant:]              trained: what is in the picture, EOS
 
@@ -17,15 +24,21 @@ import dataclasses
 
 import grain
 import numpy as np
+from PIL import Image
 
 from janus_jax.data.cache import Groups
 from janus_jax.errors import UserError
 from janus_jax.sequences import tokens
-from janus_jax.sequences.batch import DESCRIBE, DRAW, REASON, REDRAW, VERDICT, Batch
+from janus_jax.sequences.batch import DESCRIBE, DRAW, EDIT, REASON, REDRAW, VERDICT, Batch
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.request import Request
 from janus_jax.sequences.row import Row, collate
 from janus_jax.shapes.text import QUESTION
+
+PAINTED = {"draw": DRAW, "redraw": REDRAW, "edit": EDIT}  # tasks whose last picture is trained, with their loss groups
+JUDGED = ("judge", "judge_edit")
+# What a request says of a source: that there is one. A row is given its codes or its pixels.
+SOURCE = Image.new("RGB", (1, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +63,19 @@ class Bucket:
 
     def targets(self, words: int, codes: int) -> dict[str, int]:
         """Targets and pictures per row, as collate takes them; words: most of a reason, codes: of a picture."""
-        judged = [kind for kind in self.kinds if kind.task in ("judge", "describe")]
-        drawn = any(kind.task in ("draw", "redraw") for kind in self.kinds)
+        judged = [kind for kind in self.kinds if kind.task not in PAINTED]
+        drawn = any(kind.task in PAINTED for kind in self.kinds)
         return {
             "text_targets": words if judged else 0,
             "code_targets": codes if drawn else 0,
-            "pictures": max((kind.earlier + 1 for kind in judged), default=0),
+            "pictures": max((kind.earlier + 1 + (kind.task == "judge_edit") for kind in judged), default=0),
         }
 
 
 class RowMaker:
-    """Makes rows from groups, by the grammar. drop: the probability that a prompt becomes PAD in draw and redraw
-    (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be drawn have at least
-    0.8)."""
+    """Makes rows from groups, by the grammar. drop: the probability that a prompt, or an instruction, becomes PAD where
+    a picture is trained (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be
+    drawn have at least 0.8)."""
 
     def __init__(self, groups: Groups, grammar: Grammar, drop: float = 0.1, judged_right: float = 0.8):
         self.groups, self.grammar, self.drop = groups, grammar, drop
@@ -79,12 +92,17 @@ class RowMaker:
         has_right, has_wrong, has_judged = (
             np.array([len(pictures) > 0 for pictures in each], bool) for each in (self.right, self.wrong, self.judged)
         )
+        edits = groups.source >= 0
         # which prompts a task can use, by whether there are earlier rounds, which are wrong pictures
         self.usable = {
-            ("draw", False): everything[has_right],
-            ("judge", False): everything[has_judged | has_wrong],
-            ("judge", True): everything[has_wrong],
-            ("redraw", True): everything[has_right & has_wrong],
+            ("draw", False): everything[has_right & ~edits],
+            ("judge", False): everything[(has_judged | has_wrong) & ~edits],
+            ("judge", True): everything[has_wrong & ~edits],
+            ("redraw", True): everything[has_right & has_wrong & ~edits],
+            ("edit", False): everything[has_right & edits],
+            ("edit", True): everything[has_right & has_wrong & edits],
+            ("judge_edit", False): everything[(has_judged | has_wrong) & edits],
+            ("judge_edit", True): everything[has_wrong & edits],
             ("describe", False): everything[np.diff(groups.start) > 0],
         }
 
@@ -99,18 +117,27 @@ class RowMaker:
         if task == "describe":
             return self._describe(int(rng.choice(self.groups.pictures(p))))
         row, wrong = Row(), self.wrong[p]
-        dropped = task != "judge" and rng.random() < self.drop
-        self.grammar.ask(row, Request(str(self.groups.prompts[p])), dropped=dropped)
+        dropped = task in PAINTED and rng.random() < self.drop
+        self._ask(row, p, task, dropped)
         past = rng.choice(wrong, earlier, replace=len(wrong) < earlier)
-        if task == "judge":
+        if task in JUDGED:
             self._judge(rng, row, past, p)
         else:
             for picture in past:
                 self.grammar.draw(row, self.groups.codes[picture])
                 self.grammar.redraw(row, self._reason(picture))
             picture = rng.choice(self.right[p])
-            self.grammar.draw(row, self.groups.codes[picture], DRAW if task == "draw" else REDRAW)
+            self.grammar.draw(row, self.groups.codes[picture], PAINTED[task])
         return row
+
+    def _ask(self, row, p, task, dropped):
+        """Appends what is asked: a prompt, or a source picture, as the task sees pictures, and an instruction."""
+        prompt, source = str(self.groups.prompts[p]), int(self.groups.source[p])
+        if source < 0:
+            self.grammar.ask(row, Request(prompt), dropped=dropped)
+        else:
+            given = self._pixels(source) if task in JUDGED else self.groups.codes[source]
+            self.grammar.ask(row, Request(prompt, SOURCE), given, dropped)
 
     def _judge(self, rng, row, past, p):
         """Appends earlier pictures with their reasons, then one to be judged, right or wrong as often."""

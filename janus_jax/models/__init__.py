@@ -11,7 +11,8 @@ width.
 """
 
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params, init_params
-from janus_jax.models.llama import Cache, LlamaConfig, init_cache
+from janus_jax.models.kv_cache import Cache, init_cache
+from janus_jax.models.llama import LlamaConfig
 from janus_jax.models.siglip import SiglipConfig
 from janus_jax.models.vq import VQ, VQConfig
 

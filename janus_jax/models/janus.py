@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax.errors import UserError
-from janus_jax.models import declared
+from janus_jax.models import declared, decoder
 from janus_jax.models.attention import CHOICES
-from janus_jax.models.llama import Cache, Llama, LlamaConfig
+from janus_jax.models.kv_cache import Cache
+from janus_jax.models.llama import Llama, LlamaConfig
 from janus_jax.models.siglip import Siglip, SiglipConfig
 from janus_jax.models.stack import REMAT
 from janus_jax.models.vq import VQ, VQConfig
@@ -212,13 +213,15 @@ class Janus(nn.Module):
 
     def decode(self, embeds: Array, mask: Array, positions: Array | None = None, cache: Cache | None = None):
         """embeds [B,T,D], mask bool[B,T], positions i32[B,T] | None -> hidden [B,T,D], or (hidden, cache)
-        given a cache.
+        given a cache, to which the T tokens are appended: see decoder.decode.
 
-        See Llama.__call__: positions count real tokens unless given, and the T tokens are appended to the
-        cache.
+        Positions count real tokens unless given. With a cache the parameters may be those of decode_params.
         """
-        hidden, new = self.llama(embeds, mask, positions, cache)
-        return hidden if cache is None else (hidden, new)
+        if cache is None:
+            return self.llama(embeds, mask, positions)
+        params = decoder.decode_params(self.variables["params"])["llama"]
+        embeds = embeds.astype(self.cfg.dtype)
+        return decoder.decode(self.cfg.llama, params, embeds, mask, positions, cache, self.cfg.attention)
 
     def text_logits(self, hidden: Array) -> Array:
         """hidden [B,T,D] -> f32[B,T,V]."""
@@ -244,7 +247,8 @@ def cast_params(params, dtype):
 
 
 def differentiated(model: Janus, gradients: str):
-    """For train_step's `computed`: what gradients in "float32" or in "bfloat16" are taken with respect to.
+    """A function of the parameters: what gradients in "float32" or in "bfloat16" are taken with respect to (the
+    `computed` of training/step.py).
 
     bfloat16: parameters cast once per step, not before each use. A matrix's gradient is computed in bfloat16 either
     way, as its factors are; held and summed so it takes half the memory, and each sum over micro-batches is rounded

@@ -6,15 +6,14 @@
 own place is finite and meaningless. Positions count real tokens, so neither left padding nor a masked gap in
 the middle changes anything for the tokens around it.
 
-With a cache the T new tokens are appended to it. The cache is a value: it goes in and comes out.
+With a cache, see decoder.py.
 """
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -49,49 +48,6 @@ class LlamaConfig:
             raise UserError(f"llama.head_dim {self.head_dim} is odd; rotary positions need pairs")
 
 
-@flax.struct.dataclass
-class Cache:
-    """Keys and values of the S slots written so far. All rows are written in step; `mask` tells them
-    apart.
-    """
-
-    k: Array  # [L,B,S,K,H], rotated already
-    v: Array  # [L,B,S,K,H]
-    mask: Array  # bool[B,S]: the slot holds a real token
-    length: Array  # i32[]: slots written, the same for all rows
-    count: Array  # i32[B]: real tokens among them, which is the next token's position
-
-
-# The logical names of a cache's dimensions.
-CACHE_NAMES: dict[str, tuple[str, ...]] = {
-    "k": ("layers", "batch", "slots", "kv_heads", "head_dim"),
-    "v": ("layers", "batch", "slots", "kv_heads", "head_dim"),
-    "mask": ("batch", "slots"),
-    "length": (),
-    "count": ("batch",),
-}
-
-
-class Segments(NamedTuple):
-    """Which tokens are real, for attention.splash: new bool[B,T], past bool[B,S] of the cache's slots before them, or
-    None without a cache."""
-
-    new: Array
-    past: Array | None
-
-
-def init_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> Cache:
-    """An empty cache of S = slots slots. `dtype` is the model's compute dtype."""
-    k = jnp.zeros((cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim), dtype)
-    return Cache(
-        k=sharding.constrain(k, *CACHE_NAMES["k"]),
-        v=sharding.constrain(jnp.zeros_like(k), *CACHE_NAMES["v"]),
-        mask=sharding.constrain(jnp.zeros((batch, slots), bool), *CACHE_NAMES["mask"]),
-        length=jnp.zeros((), jnp.int32),
-        count=sharding.constrain(jnp.zeros((batch,), jnp.int32), *CACHE_NAMES["count"]),
-    )
-
-
 def rotary_angles(positions: Array, head_dim: int, theta: float) -> Array:
     """positions i32[B,T] -> f32[B,T,H/2], position times inverse frequency."""
     frequency = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
@@ -99,16 +55,22 @@ def rotary_angles(positions: Array, head_dim: int, theta: float) -> Array:
 
 
 def rotate(x: Array, angles: Array) -> Array:
-    """x [B,T,N,H] turned by angles f32[B,T,H/2]; the pairs are (i, i + H/2). The arithmetic is an f32
-    island.
-    """
-    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+    """x [B,T,...,H] turned by angles f32[B,T,H/2]; the pairs are (i, i + H/2). The arithmetic is an f32 island."""
+    angles = jnp.expand_dims(angles, tuple(range(2, x.ndim - 1)))
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1).astype(x.dtype)
 
 
+def rms_norm(x: Array, scale: Array, eps: float, dtype) -> Array:
+    """x [B,T,D] over its root mean square, scaled by [D]. An f32 island."""
+    x = x.astype(jnp.float32)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+    return (x * scale.astype(jnp.float32)[None, None, :]).astype(dtype)
+
+
 class RMSNorm(nn.Module):
-    """x over its root mean square, scaled. An f32 island."""
+    """See rms_norm."""
 
     eps: float
     dtype: Any
@@ -116,26 +78,23 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.eps)
-        return (x * scale.astype(jnp.float32)[None, None, :]).astype(self.dtype)
+        return rms_norm(x, scale, self.eps, self.dtype)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention over the T new tokens, or over the cache with the T new tokens in it."""
+    """Grouped-query attention among the T tokens."""
 
     width: int
     heads: int
     kv_heads: int
     head_dim: int
     out_std: float
+    kernel: str
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, angles, mask, cache):
-        """x [B,T,D], angles f32[B,T,H/2], mask bool[B,T,S] or Segments, cache None or (k, v, layer, length) ->
-        ([B,T,D], (k, v) | None).
-        """
+    def __call__(self, x, angles, mask):
+        """x [B,T,D], angles f32[B,T,H/2], mask bool[B,T] -> [B,T,D]."""
         D, N, K, H = self.width, self.heads, self.kv_heads, self.head_dim
         normal = nn.initializers.normal
         std = D**-0.5  # by fan-in: at small widths a fixed 0.02 leaves attention uniform for a long time
@@ -147,28 +106,16 @@ class Attention(nn.Module):
         q = rotate(sharding.einsum("BTD,DNH->BTNH", x, q, ("batch", "length", "heads", "head_dim")), angles)
         k = rotate(sharding.einsum("BTD,DKH->BTKH", x, k, ("batch", "length", "kv_heads", "head_dim")), angles)
         v = sharding.einsum("BTD,DKH->BTKH", x, v, ("batch", "length", "kv_heads", "head_dim"))
-        past = None
-        if cache is not None:
-            all_k, all_v, layer, length = cache
-            if isinstance(mask, Segments):
-                past = *(self._layer(x, layer) for x in (all_k, all_v)), mask.past
-            start = (layer, 0, length, 0, 0)
-            all_k = jax.lax.dynamic_update_slice(all_k, k[None].astype(all_k.dtype), start)
-            all_v = jax.lax.dynamic_update_slice(all_v, v[None].astype(all_v.dtype), start)
-            cache = all_k, all_v
-            if not isinstance(mask, Segments):
-                k, v = (self._layer(x, layer) for x in cache)
-        if isinstance(mask, Segments):
-            y = attention.splash(q, k, v, mask.new, past)
+        if attention.splashes(self.kernel, x.shape[1]):
+            y = attention.splash(q, k, v, mask)
         else:
             # Logits and softmax are f32 inside; the function asks for that dtype by promotion, which strict mode
             # refuses. A query that sees nothing gets the mean of all values: meaningless, but finite.
+            step = jnp.arange(x.shape[1])
+            visible = mask[:, None, :] & (step[None, :] <= step[:, None])[None]
             with jax.numpy_dtype_promotion("standard"):
-                y = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
-        return sharding.einsum("BTNH,NHD->BTD", y, o, ("batch", "length", "width")), cache
-
-    def _layer(self, cached, layer):
-        return jax.lax.dynamic_index_in_dim(cached, layer, keepdims=False).astype(self.dtype)
+                y = jax.nn.dot_product_attention(q, k, v, mask=visible[:, None])
+        return sharding.einsum("BTNH,NHD->BTD", y, o, ("batch", "length", "width"))
 
 
 class MLP(nn.Module):
@@ -192,7 +139,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer. The carry is (x, k, v); k and v are the whole cache, updated in place, or None."""
+    """One layer."""
 
     width: int
     heads: int
@@ -201,22 +148,19 @@ class Block(nn.Module):
     mlp_width: int
     eps: float
     out_std: float
+    kernel: str
     dtype: Any
 
     @nn.compact
-    def __call__(self, carry, layer, angles, mask, length):
-        x, k, v = carry
+    def __call__(self, x, angles, mask):
         with jax.named_scope("attention"):
-            attend = Attention(
-                self.width, self.heads, self.kv_heads, self.head_dim, self.out_std, self.dtype, name="attn"
-            )
-            cache = None if k is None else (k, v, layer, length)
-            y, cache = attend(RMSNorm(self.eps, self.dtype, name="attn_norm")(x), angles, mask, cache)
-            x = x + y
+            sizes = self.width, self.heads, self.kv_heads, self.head_dim
+            attend = Attention(*sizes, self.out_std, self.kernel, self.dtype, name="attn")
+            x = x + attend(RMSNorm(self.eps, self.dtype, name="attn_norm")(x), angles, mask)
         with jax.named_scope("mlp"):
             mlp = MLP(self.width, self.mlp_width, self.out_std, self.dtype, name="mlp")
             x = x + mlp(RMSNorm(self.eps, self.dtype, name="mlp_norm")(x))
-        return (x, *(cache or (None, None))), None
+        return x, None
 
 
 class Llama(nn.Module):
@@ -235,7 +179,7 @@ class Llama(nn.Module):
         self.embed_tokens = self.param(
             "embed_tokens", nn.initializers.normal(0.5), (cfg.vocab_size, cfg.width), jnp.float32
         )
-        in_axes = (0, nn.broadcast, nn.broadcast, nn.broadcast)
+        in_axes = (nn.broadcast, nn.broadcast)
         self.layers = stack(Block, cfg.layers, scan=self.scan, remat=self.remat, in_axes=in_axes)(
             width=cfg.width,
             heads=cfg.heads,
@@ -245,6 +189,7 @@ class Llama(nn.Module):
             eps=cfg.norm_eps,
             # 2L branches add up in the residual stream.
             out_std=1 / math.sqrt(2 * cfg.layers * cfg.width),
+            kernel=self.attention,
             dtype=self.dtype,
         )
         self.norm = RMSNorm(cfg.norm_eps, self.dtype)
@@ -260,42 +205,14 @@ class Llama(nn.Module):
         out = ("batch", "length", "vocab")
         return sharding.einsum("BTD,DV->BTV", hidden.astype(self.dtype), head, out, dtype=jnp.float32)
 
-    def __call__(
-        self, embeds: Array, mask: Array, positions: Array | None = None, cache: Cache | None = None
-    ) -> tuple[Array, Cache | None]:
-        """embeds [B,T,D], mask bool[B,T], positions i32[B,T] -> (hidden [B,T,D] after the last norm, cache).
+    def __call__(self, embeds: Array, mask: Array, positions: Array | None = None) -> Array:
+        """embeds [B,T,D], mask bool[B,T], positions i32[B,T] -> hidden [B,T,D] after the last norm.
 
-        Without a cache: causal attention among the T tokens. With one: the T tokens are written at slots
-        length to length+T and attend to every real token written before as well. Positions default to the
-        number of real tokens before each token. The caller sees to it that length+T <= S: a write past the
-        end would land on the last slots, and `length` is not known while tracing.
+        Causal attention among the T tokens. Positions default to the number of real tokens before each token.
         """
-        B, T, D = embeds.shape
-        before = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - mask.astype(jnp.int32)
-        step = jnp.arange(T, dtype=jnp.int32)
-        if cache is None:
-            k = v = length = None
-            keys, slot = mask, step
-        else:
-            k, v, length = cache.k, cache.v, cache.length
-            S = cache.mask.shape[1]
-            if T > S:
-                raise ValueError(f"{T} new tokens do not fit into a cache of {S} slots")
-            before = before + cache.count[:, None]
-            keys = jax.lax.dynamic_update_slice(cache.mask, mask, (0, length))
-            slot = jnp.arange(S, dtype=jnp.int32)
-            step = step + length
-        if attention.splashes(self.attention, T):
-            visible = Segments(mask, None if cache is None else cache.mask)
-        else:
-            visible = keys[:, None, :] & (slot[None, :] <= step[:, None])[None]
-        positions = before if positions is None else positions
+        if positions is None:
+            positions = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - mask.astype(jnp.int32)
         angles = rotary_angles(positions, self.cfg.head_dim, self.cfg.rope_theta)
-
         x = sharding.constrain(embeds.astype(self.dtype), "batch", "length", "width")
-        layer = jnp.arange(self.cfg.layers, dtype=jnp.int32)
-        (x, k, v), _ = self.layers((x, k, v), layer, angles, visible, length)
-        if cache is not None:
-            count = cache.count + jnp.sum(mask, axis=1, dtype=jnp.int32)
-            cache = Cache(k=k, v=v, mask=keys, length=length + T, count=count)
-        return self.norm(x), cache
+        x, _ = self.layers(x, angles, mask)
+        return self.norm(x)

@@ -8,22 +8,21 @@ import os
 import subprocess
 from pathlib import Path
 
+from flax.traverse_util import flatten_dict
 from jax._src import distributed  # the key-value store of jax's coordinator, which has no public name
 
 
 def facts(config) -> dict[str, str]:
     """What all processes must agree on: the code, the libraries, and every setting of a ConfigDict."""
     versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "numpy", "pillow")}
-    settings = {f"config.{name}": json.dumps(value, default=str) for name, value in _flat(config.to_dict())}
+    settings = {f"config.{name}": json.dumps(value) for name, value in flat(config).items()}
     return {"commit": commit(), "code": _code(), **versions, **settings}
 
 
-def _flat(tree, prefix=""):
-    for name, value in sorted(tree.items()):
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def flat(config) -> dict:
+    """The settings of a ConfigDict by their dotted names, as the JSON values that they are on disk."""
+    settings = flatten_dict(config.to_dict(), sep=".")
+    return {name: json.loads(json.dumps(value, default=str)) for name, value in sorted(settings.items())}
 
 
 def _version(package):

@@ -15,21 +15,6 @@ from jax._src import clusters  # what jax.distributed.initialize() asks, which h
 
 from janus_jax.errors import UserError
 from janus_jax.parallel import alike, rollcall
-from janus_jax.parallel.agree import AnyOf, first, gathered, is_first, read_alike, same
-from janus_jax.parallel.shards import rows, whole
-
-__all__ = (
-    "AnyOf",
-    "first",
-    "gathered",
-    "is_first",
-    "leave",
-    "read_alike",
-    "rows",
-    "same",
-    "start",
-    "whole",
-)
 
 PORT = 8482  # of jax's coordinator, as jax chooses it on TPUs; the roll is called at the next one
 PATIENCE = 30 * 60.0  # seconds: the hosts of a slice may come up many minutes apart

@@ -2,8 +2,8 @@
 
 jax's own coordinator waits for all processes without a word, and a number that stands twice or is too large ends them
 in C++. So the numbers are checked here, before jax is told anything. Nothing else is believed of what is said here:
-code and settings are compared through jax (`alike.refuse_differences`). Whoever does not know POD_TOKEN (the
-launcher's, if it gives one) gets a 404, and has no effect.
+code and settings are compared through jax (`alike.refusal`). Whoever does not know JANUS_POD_TOKEN (the launcher's, if
+it gives one) gets a 404, and has no effect.
 """
 
 import contextlib

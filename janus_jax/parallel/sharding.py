@@ -218,12 +218,6 @@ def match(rules: Iterable[tuple[str, Any]], tree) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), values)
 
 
-def param_specs(params, rules=PARAM_RULES) -> Any:
-    """The tree of PartitionSpecs of a parameter tree (arrays or jax.ShapeDtypeStruct)."""
-    specs = match(rules, params)
-    return jax.tree.map(lambda s: s.spec if isinstance(s, OrReplicated) else s, specs, is_leaf=_is_spec)
-
-
 def param_shardings(abstract, mesh: Mesh, rules=PARAM_RULES, without: tuple[str, ...] = ()) -> Any:
     """The tree of NamedShardings of a parameter tree on a mesh.
 

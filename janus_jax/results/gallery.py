@@ -3,8 +3,6 @@ that was stopped goes on with what is missing."""
 
 from pathlib import Path
 
-from PIL import Image
-
 from janus_jax import cli
 from janus_jax.errors import UserError
 from janus_jax.results.records import Records
@@ -87,7 +85,7 @@ class Gallery:
         source = images.read(line["source"]) if line.get("source") else None
         rounds = [
             Round(
-                image=Image.open(self._out / shot["image"]),
+                image=images.read(self._out / shot["image"]),
                 verdict=shot["verdict"],
                 p_yes=shot["p_yes"],
                 reason=shot["reason"],

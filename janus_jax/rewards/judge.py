@@ -1,6 +1,5 @@
 """Judges: requests and pictures in, named scores out; and how one reward is made of the scores."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -73,13 +72,19 @@ def combine(judged: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
     return np.sum(parts, axis=0).astype(np.float32)
 
 
+def named(function) -> str:
+    """A function's name, as reward.function would say it."""
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', repr(function))}"
+
+
 def as_judge(function: Callable, name: str = "") -> Judge:
     """A judge from a plain callable, function(requests, pictures), which returns {name: N scores} or N scores alone,
-    those of "match": numbers, as a list or any array, NaN where one is missing. A Judged is taken as it is.
+    those of "match": numbers in [0, 1], as a list or any array, NaN where one is
+    missing. A Judged is taken as it is.
 
     The judge raises UserError, naming the function (as `name`, where that is given), where it raises or returns
     something else; so does this function where it is given no function."""
-    name = name or f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', repr(function))}"
+    name = name or named(function)
     if not callable(function):
         raise UserError(f"the judge {name} is no function: give one that takes requests and pictures")
 
@@ -111,6 +116,7 @@ def _scores(values, count, what) -> np.ndarray:
     if array.shape != (count,):
         raise UserError(f"the judge {what} as {list(array.shape)} scores of {count} pictures: it must give [{count}]")
     array = array.astype(np.float32)
-    if np.isinf(array).any():
-        raise UserError(f"the judge {what} as {math.inf}: it must give finite numbers, NaN where a score is missing")
+    outside = array[~np.isnan(array) & ~((array >= 0) & (array <= 1))]
+    if len(outside):
+        raise UserError(f"the judge {what} as {outside[0]:g}: scores lie in [0, 1], NaN where one is missing")
     return array

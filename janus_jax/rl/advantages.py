@@ -5,7 +5,11 @@ and `valid` bool[..., G]: members whose reward is known. Others get 0 and count 
 than two valid members gets zeros: there is nothing to compare with.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
+from scipy.signal import lfilter
 
 EPSILON = 1e-4
 
@@ -41,24 +45,36 @@ def dr_grpo(rewards, valid=None):
     return _centred(rewards, valid)[0]
 
 
-def gae(rewards, values, live, gamma: float = 1.0, lam: float = 1.0):
+def gae(rewards, values, gamma: float = 1.0, lam: float = 1.0):
     """Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438) over the last axis.
 
-    rewards f32[..., N]: what follows token n; values f32[..., N]: V before it is chosen; live bool[..., N]: trained
-    tokens, in order, the others are skipped over. A_n = d_n + gamma lam A_(n+1), d_n = r_n + gamma V_(n+1) - V_n with
-    V = 0 after the last. Returns (advantages, returns = advantages + values), f32[..., N], zero where not live.
+    rewards f32[..., N]: what follows token n; values f32[..., N]: V before it is chosen, in both zeros after the last
+    token. A_n = d_n + gamma lam A_(n+1), d_n = r_n + gamma V_(n+1) - V_n with V = 0 after the last.
+    Returns (advantages, returns = advantages + values), f32[..., N].
     """
     rewards, values = np.asarray(rewards, np.float32), np.asarray(values, np.float32)
-    live = np.asarray(live, bool)
-    advantages = np.zeros(rewards.shape, np.float32)
-    following = next_value = np.zeros(rewards.shape[:-1], np.float32)
-    for n in reversed(range(rewards.shape[-1])):
-        here = live[..., n]
-        delta = rewards[..., n] + gamma * next_value - values[..., n]
-        advantages[..., n] = np.where(here, delta + gamma * lam * following, 0)
-        following = np.where(here, advantages[..., n], following)
-        next_value = np.where(here, values[..., n], next_value)
-    return advantages, np.where(live, advantages + values, 0).astype(np.float32)
+    following = np.concatenate([values[..., 1:], np.zeros_like(values[..., :1])], axis=-1)
+    delta = rewards + np.float32(gamma) * following - values
+    # backwards in time A is a recursive filter of d
+    one, decay = np.ones(1, np.float32), np.array([1, -gamma * lam], np.float32)
+    advantages = lfilter(one, decay, delta[..., ::-1])[..., ::-1]
+    return advantages, advantages + values
 
 
-ESTIMATORS = {"grpo": grpo, "rloo": rloo, "dr_grpo": dr_grpo}  # of group-relative advantages
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """compare(rewards, valid): group-relative advantages, see above; per: over what the loss takes its mean, see
+    losses.pg_weights, None = as the credit says. value_head: tokens are trained with ppo.advantages, against a value
+    head's expectation; what `compare` says is for the metrics, and a group of one will do."""
+
+    compare: Callable
+    per: str | None = None
+    value_head: bool = False
+
+
+ESTIMATORS = {
+    "grpo": Estimator(grpo),
+    "rloo": Estimator(rloo),
+    "dr_grpo": Estimator(dr_grpo, per="token"),
+    "ppo": Estimator(grpo, per="token", value_head=True),
+}

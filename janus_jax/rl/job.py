@@ -13,8 +13,8 @@ from tqdm import tqdm
 from janus_jax.errors import UserError
 from janus_jax.parallel import agree
 from janus_jax.rl import monitor, ppo, rollouts
+from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.learning import copied, described, learn
-from janus_jax.rl.programs import PPO
 from janus_jax.rl.retention import retention
 from janus_jax.rl.rollouts import timed
 from janus_jax.rl.scored import score, with_credit
@@ -68,7 +68,9 @@ def job_of(config, stage: Stage, judge, initial, labelled, show, stop) -> Job:
         return Carry(state, reference, functools.partial(rollouts.collect, config, stage, judge))
 
     def begin():
-        begun = ppo.with_value_head(initial, stage.model.cfg.llama.width) if config.estimator == PPO else initial
+        begun = initial
+        if ESTIMATORS[config.estimator].value_head:
+            begun = ppo.with_value_head(initial, stage.model.cfg.llama.width)
         return carry(stage.programs.built.initial(begun), initial, None)
 
     def resume(checkpoints, step):
@@ -109,7 +111,7 @@ def _step(config, stage: Stage, carry: Carry, found: rollouts.Experience, done: 
         reference = copied(state.params)
     values |= described(config, stage, found, seconds)
     if labelled and (done % config.retention_every == 0 or done == config.steps):
-        drawn = stage.programs.to_draw(state.params)
+        drawn = stage.programs.cast(state.params)
         values["retention"] = retention(stage.model, drawn, stage.processor, labelled)
     return Carry(state, reference, carry.collect, found), values
 

@@ -26,9 +26,12 @@ def calibration_error(probability, truth, bins: int = BINS) -> float:
 
 
 def diversity(codes) -> float:
-    """Of the pairs of pictures of one group, codes i32[..., G, I], the mean share of places whose codes differ."""
+    """Of the pairs of pictures of one group, codes i32[..., G, I], the mean share of places whose codes differ. NaN for
+    groups of one."""
     codes = np.asarray(codes)
     G = codes.shape[-2]
+    if G == 1:
+        return float("nan")
     differ = (codes[..., :, None, :] != codes[..., None, :, :]).mean(-1)  # zero with itself
     return float(differ.sum((-2, -1)).mean() / (G * (G - 1)))
 

@@ -51,19 +51,19 @@ def advantages(rollout: Rollout, rewards, rounds: int, values, gamma: float = 1.
     values = [np.asarray(v, np.float32) for v in values]
     result = [np.full(v.shape, np.nan, np.float32) for v in values]
     returns = [np.zeros(v.shape, np.float32) for v in values]
-    for i in range(len(rollout)):
-        if not np.isfinite(rewards[i, : rollout.rounds[i]]).all():
-            continue
-        pieces = steps_of(rollout, rewards, i, rounds)
-        expected = np.concatenate([values[role][i, first:end] for role, first, end, _ in pieces])
-        given = np.zeros_like(expected)
-        ends = np.cumsum([end - first for _, first, end, _ in pieces])
-        given[ends - 1] = [last for *_, last in pieces]
-        one, back = gae(given, expected, np.ones(expected.shape, bool), gamma, lam)
-        for (role, first, end, _), a, r in zip(
-            pieces, np.split(one, ends[:-1]), np.split(back, ends[:-1]), strict=True
-        ):
-            result[role][i, first:end], returns[role][i, first:end] = a, r
+    # all trajectories' tokens in time, f32[B,N+M], zeros after the last
+    expected, given = np.zeros((2, len(rollout), sum(v.shape[1] for v in values)), np.float32)
+    places = []
+    for i in np.flatnonzero((np.isfinite(rewards) | ~rollout.live).all(1)):
+        now = 0
+        for role, first, end, last in steps_of(rollout, rewards, i, rounds):
+            own, when = (i, slice(first, end)), (i, slice(now, now := now + end - first))
+            places.append((role, own, when))
+            expected[when] = values[role][own]
+            given[i, now - 1] = last
+    one, back = gae(given, expected, gamma, lam)
+    for role, own, when in places:
+        result[role][own], returns[role][own] = one[when], back[when]
     known = np.concatenate([a[np.isfinite(a)] for a in result])
     if len(known):
         mean, spread = known.mean(), known.std() + 1e-6

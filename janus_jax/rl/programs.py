@@ -7,19 +7,19 @@ from collections.abc import Callable
 import jax
 
 from janus_jax.errors import UserError
+from janus_jax.models.decoder import DECODE_RULES, decode_params
 from janus_jax.models.janus import cast_params, differentiated
 from janus_jax.parallel import sharding
 from janus_jax.rl import objective, ppo, released
+from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.credit import CREDITS
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences.batch import singly, targets_of
 from janus_jax.training import optim
 from janus_jax.training import step as train_step
 
-PPO = "ppo"  # the estimator that is none of advantages.ESTIMATORS: it credits tokens, not trajectories
 
-
-def sampling_of(config) -> Sampling:
+def density_of(config) -> Sampling:
     """The density that a configuration of stage 2 draws from and trains."""
     return Sampling(
         cfg_weight=config.cfg_weight,
@@ -61,8 +61,8 @@ class Programs:
     policy) -> list of log-probabilities f32[B,N] of the batches' targets without truncation (policy: embeds the
     contexts in the released layout, else not looked at); score: the same under the density that was drawn from.
     expect(params, batches) -> list of values f32[B,N]. by_row: the batches' sharding.
-    cast(params) -> the model's own parameters as they draw: in the model's dtype, and not split over fsdp, since each
-    token would gather them anew. to_draw(params): the same, and nothing is copied that lies so already.
+    cast(params) -> the model's own parameters as they draw: decode_params of them, in the model's dtype, and not split
+    over fsdp, since each token would gather them anew.
     """
 
     built: train_step.Built
@@ -71,12 +71,10 @@ class Programs:
     expect: Callable
     by_row: jax.sharding.NamedSharding
     cast: Callable
-    to_draw: Callable
 
 
 def _optimizer(config, trained):
-    """AdamW under stage 2's schedule, for the trainable leaves or their shapes. Raises UserError for moments in another
-    dtype."""
+    """AdamW under stage 2's schedule, for the trainable leaves or their shapes."""
     schedule = optim.warmup_linear_then(
         config.schedule,
         config.learning_rate,
@@ -88,10 +86,7 @@ def _optimizer(config, trained):
     )
     decays = sharding.match(optim.DECAY_RULES, trained)
     tx = optim.adamw(schedule, weight_decay=config.weight_decay, decay_mask=decays, clip=config.clip_norm)
-    try:
-        return optim.stored_as(config.moments, tx)
-    except ValueError as error:
-        raise UserError(f"{error}: set --config.moments") from error
+    return optim.stored_as(config.moments, tx)
 
 
 def _scorers(config, forward, untruncated, by_row):
@@ -113,18 +108,16 @@ def _scorers(config, forward, untruncated, by_row):
 def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Programs:
     """The programs for parameters like `params` (arrays, or jax.ShapeDtypeStructs: nothing is computed here), the
     model's own without a value head. yes_no: ids of the two verdicts. The mesh is that of the context."""
-    initial, rules = params, sharding.PARAM_RULES
-    if config.estimator == PPO:
+    initial, rules, estimator = params, sharding.PARAM_RULES, ESTIMATORS[config.estimator]
+    if estimator.value_head:
         initial = jax.eval_shape(lambda params: ppo.with_value_head(params, model.cfg.llama.width), params)
         rules = (*ppo.RULES, *rules)
     trainable = train_step.trainable_leaves(initial, config.frozen)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     make_forward = (released if config.released else objective).make_forward
-    forward = make_forward(model, sampling_of(config), yes_no)
+    forward = make_forward(model, density_of(config), yes_no)
     # The reference is asked without truncation: it may have cut what the policy draws, and the KL would be infinite.
-    whole = dataclasses.replace(sampling_of(config), image_top_k=None, text_top_k=None)
-    # Dr.GRPO is also a mean over tokens, whatever their trajectory; so is PPO
-    per = "token" if config.estimator in ("dr_grpo", PPO) else CREDITS[config.credit].per
+    whole = dataclasses.replace(density_of(config), image_top_k=None, text_top_k=None)
     built = train_step.build(
         forward,
         objective.make_loss(config.beta, config.clip_low, config.clip_high, config.value_weight),
@@ -134,19 +127,16 @@ def make_programs(config, model, yes_no: tuple[int, int], params, mesh) -> Progr
         mesh,
         by_row,
         rules=rules,
-        prepare=objective.make_prepare(per),
+        prepare=objective.make_prepare(estimator.per or CREDITS[config.credit].per),
         parts=singly,
         computed=differentiated(model, config.gradients),
         micro_batches=config.micro_batches,
     )
-    drawing = sharding.param_shardings(params, mesh, without=("fsdp",))
-    cast = jax.jit(lambda params: cast_params(params, model.cfg.dtype), out_shardings=drawing)
 
-    def to_draw(params):
-        params = ppo.without_value_head(params)
-        stored = {leaf.dtype for leaf in jax.tree.leaves(params)}
-        # nothing to cast, then no copy either where the layouts are the same
-        return jax.device_put(params, drawing) if stored <= {model.cfg.dtype} else cast(params)
+    def cast(params):
+        return decode_params(cast_params(ppo.without_value_head(params), model.cfg.dtype))
 
+    drawing = sharding.param_shardings(jax.eval_shape(cast, params), mesh, DECODE_RULES, without=("fsdp",))
+    cast = jax.jit(cast, out_shardings=drawing)
     scorers = _scorers(config, forward, make_forward(model, whole, yes_no), by_row)
-    return Programs(built, *scorers, by_row, cast, to_draw)
+    return Programs(built, *scorers, by_row, cast)

@@ -13,15 +13,16 @@ from janus_jax.parallel import shards
 from janus_jax.sampling import decode
 from janus_jax.sampling.answer import yes_probabilities
 from janus_jax.sequences import images
+from janus_jax.sequences.request import Request
 from janus_jax.shapes import render, scene, text, verify
 
 BATCH = 128  # pictures that are judged at a time
 
 
 class Labelled(NamedTuple):
-    """Pictures with their prompts, and the truth: whether each is what its prompt asks for, bool[N]."""
+    """Pictures with what was asked for, and the truth: whether each is that, bool[N]."""
 
-    prompts: list[str]
+    prompts: list[str | Request]
     images: list[Image.Image]
     right: np.ndarray
 
@@ -45,9 +46,9 @@ def labelled_pictures(model, params, count: int, seed: int = 0) -> Labelled:
 
 def listed_pictures(path) -> Labelled:
     """The labelled pictures of a file, see data/pairs.py. Raises UserError where it is none."""
-    pairs = read_pairs(path, labelled=True)
+    pairs = read_pairs(path, label="right")
     right = np.array([pair.right for pair in pairs])
-    return Labelled([pair.prompt for pair in pairs], [images.read(pair.image) for pair in pairs], right)
+    return Labelled([pair.request() for pair in pairs], [images.read(pair.image) for pair in pairs], right)
 
 
 def retention(model, params, processor, labelled: Labelled) -> float:

@@ -1,6 +1,7 @@
 """Rewards of a rollout: its pictures are judged in a thread while there is something else to do. In a pod each host has
 a share of the pictures judged, and all have all rewards."""
 
+import json
 import time
 from typing import NamedTuple
 
@@ -64,14 +65,16 @@ def of_all(rollout: Rollout, judged: Judged, weights) -> Rewards:
 
 
 def _names(judged) -> list[str]:
-    """The names of the scores on every host; one without pictures to judge learns them from the others."""
-    if jax.process_count() == 1:
-        return list(judged)
-    given = " ".join(judged).encode()[:200].ljust(200)
-    everybody = {bytes(row).decode().strip() for row in agree.gathered(np.frombuffer(given, np.uint8))} - {""}
-    if len(everybody) > 1:
-        raise UserError(f"the hosts' judges give different scores ({'; '.join(sorted(everybody))}): use one judge")
-    return everybody.pop().split()
+    """The names of the scores, in the same order on every host; one without pictures to judge learns them from the
+    others."""
+    mine = json.dumps(sorted(judged)).encode()
+    length = int(agree.gathered(np.int32(len(mine))).max())
+    given = agree.gathered(np.frombuffer(mine.ljust(length), np.uint8))
+    different = {tuple(json.loads(row.tobytes())) for row in given} - {()}
+    if len(different) > 1:
+        told = "; ".join(sorted(json.dumps(names, ensure_ascii=False)[1:-1] for names in different))
+        raise UserError(f"the hosts' judges give different scores ({told}): use one judge")
+    return list(*different)
 
 
 def awaited(pending: Pending, stop, tell):

@@ -59,7 +59,7 @@ def explore(config, stage: Stage, params, number: int, attempt: int = 0) -> Roll
     work = [(request, sample) for request in asked for sample in range(config.group)]
     parts = rollouts(
         stage.model,
-        stage.programs.to_draw(params),
+        stage.programs.cast(params),
         stage.processor,
         work,
         config.rounds,
@@ -78,7 +78,7 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
 
     Groups that teach nothing, because their members fare alike, are replaced by those of up to config.redraws further
     rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. tell(line): called while too
-    many rewards are missing; seconds: a Counter of the time spent per phase.
+    many rewards are missing; seconds: a Counter of the time spent per phase; reference: not needed yet, see Ahead.
     """
     parts, telling, idle = [], [], []
     for attempt in range(1 + config.redraws):

@@ -10,7 +10,6 @@ import numpy as np
 from janus_jax.parallel import agree, shards
 from janus_jax.rl import batches, ppo
 from janus_jax.rl.advantages import ESTIMATORS
-from janus_jax.rl.programs import PPO
 from janus_jax.rl.rewards import Rewards
 from janus_jax.rl.stage import Stage
 from janus_jax.sampling.rollout import Rollout
@@ -72,9 +71,9 @@ def _gap(now, old, live):
 
 def advantages(config, stage: Stage, rollout: Rollout, rewards: Rewards) -> np.ndarray:
     """Group-relative advantages f32[B,columns] as the configuration says. Of PPO it is what groups would say."""
-    estimator = ESTIMATORS["grpo" if config.estimator == PPO else config.estimator]
-    minimum = 1 if config.estimator == PPO else config.min_group
-    return stage.credit.advantages(rollout, rewards.total, config.rounds, config.group, estimator, minimum)
+    estimator = ESTIMATORS[config.estimator]
+    minimum = 1 if estimator.value_head else config.min_group
+    return stage.credit.advantages(rollout, rewards.total, config.rounds, config.group, estimator.compare, minimum)
 
 
 def with_credit(config, stage: Stage, rollout: Rollout, rewards: Rewards, scored: Scored, params) -> tuple[Batch, ...]:
@@ -82,7 +81,7 @@ def with_credit(config, stage: Stage, rollout: Rollout, rewards: Rewards, scored
     advantages are taken against."""
     own = shards.rows(stage.programs.by_row, len(rollout))
     fields = batches.credited(scored.host, advantages(config, stage, rollout, rewards)[own])
-    if config.estimator == PPO:
+    if ESTIMATORS[config.estimator].value_head:
         values = shards.whole(stage.programs.expect(params, scored.batches))
         each, returns = ppo.advantages(rollout, rewards.total, config.rounds, values, config.gamma, config.gae_lambda)
         fields["advantage"] = [np.nan_to_num(values)[own] for values in each]

@@ -7,7 +7,7 @@ from janus_jax.checkpoints import loading
 from janus_jax.models.janus import Janus
 from janus_jax.rl import batches, released, requests
 from janus_jax.rl.credit import CREDITS, Credit
-from janus_jax.rl.programs import Programs, make_programs, sampling_of
+from janus_jax.rl.programs import Programs, density_of, make_programs
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.processor import Processor
@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def guided(self) -> bool:
-        return self.sampling.cfg_weight != 1.0
+        return self.sampling.guided
 
 
 def assemble(config, mesh, lines) -> tuple[Stage, dict]:
@@ -47,5 +47,5 @@ def assemble(config, mesh, lines) -> tuple[Stage, dict]:
     if lines is not None:
         requests.check_prompts(config, lines, processor.tokenizer)
     make = (released if config.released else batches).make
-    stage = Stage(model, processor, grammar, sampling_of(config), credit, lines, layout, programs, make)
+    stage = Stage(model, processor, grammar, density_of(config), credit, lines, layout, programs, make)
     return stage, params

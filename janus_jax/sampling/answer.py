@@ -9,6 +9,7 @@ from janus_jax.errors import UserError
 from janus_jax.parallel import shards
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
+from janus_jax.sampling.rounds import TEXT_STEP, bucket
 from janus_jax.sequences import tokens
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.request import Request, as_requests
@@ -17,7 +18,6 @@ from janus_jax.sequences.row import Row, collate
 GREEDY_ANSWER = Sampling(text_top_k=1, max_reason_tokens=512)
 GREEDY_VERDICT = Sampling(text_top_k=1)
 VERDICT_ALONE = Sampling(text_top_k=1, max_reason_tokens=1)
-LENGTH_STEP = 32  # contexts are padded to multiples of it, so that few shapes are compiled
 
 
 def chat(
@@ -85,13 +85,13 @@ def yes_probabilities(model, params, processor, images, prompts, batch: int = 8)
 
 def _speak(model, params, processor, rows, keys, sampling, batch, verdict, listen=None):
     """(text, p_yes) that follows each row; rows: functions that make one, so that few pictures are held at a time."""
-    special, said = processor.special, []
+    special, said, params = processor.special, [], decode.prepared(params)
     batch = max(1, min(batch, len(rows)))
     for begin in range(0, len(rows), batch):
         places = np.minimum(np.arange(begin, begin + batch), len(rows) - 1)  # one size for all batches
         live = min(batch, len(rows) - begin)
         made = [rows[i]() for i in places]
-        length = -(-max(map(len, made)) // LENGTH_STEP) * LENGTH_STEP
+        length = bucket(max(map(len, made)), TEXT_STEP)
         slots = length + sampling.max_reason_tokens
         if slots > model.cfg.llama.max_positions:
             raise UserError(

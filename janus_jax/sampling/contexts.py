@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from janus_jax.models.inputs import paired
+from janus_jax.models.kv_cache import take_rows
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.rollout import Rollout
@@ -37,7 +38,7 @@ class Drawing:
 
     @property
     def guided(self) -> bool:
-        return self.sampling.cfg_weight != 1.0
+        return self.sampling.guided
 
     @property
     def pad(self) -> int:
@@ -82,7 +83,7 @@ def start_painting(drawing: Drawing, requests):
     return decode.prefill(drawing.model, drawing.params, batch, drawing.painter_slots(), drawing.guided)
 
 
-def look(drawing: Drawing, judge, record: Rollout, rows, turn: int, seen):
+def look(drawing: Drawing, judge, record: Rollout, rows, seen):
     """The judge's cache after a picture and the question: (cache, last hidden [B,D]).
 
     judge: the cache of the round before, or None in the first. rows: of the record, one for each place of the cache;
@@ -120,7 +121,7 @@ def redraw(drawing: Drawing, painter, record: Rollout, rows, places, turn: int):
             painter, _ = _after_picture(drawing, painter, record, rows, earlier)
         painter = _with_codes(drawing, painter, record, rows, turn)
     else:
-        painter = decode.take_rows(painter, paired(2 * places, 2 * places + 1) if drawing.guided else places)
+        painter = take_rows(painter, paired(2 * places, 2 * places + 1) if drawing.guided else places)
     return _after_picture(drawing, painter, record, rows, turn)
 
 

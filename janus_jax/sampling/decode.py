@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from janus_jax.models.decoder import DECODE_RULES, decode_params
 from janus_jax.models.inputs import embed_batch, paired, unpaired
 from janus_jax.models.janus import Janus
-from janus_jax.models.llama import CACHE_NAMES, Cache, init_cache
+from janus_jax.models.kv_cache import Cache, init_cache
 from janus_jax.parallel import sharding, shards
 from janus_jax.sampling import density
 from janus_jax.sequences.batch import Batch
@@ -30,6 +31,19 @@ from janus_jax.sequences.tokens import SpecialIds
 def apply(model: Janus, params, method: str, *args):
     """A method of the model on given parameters."""
     return model.apply({"params": params}, *args, method=method)
+
+
+def prepared(params):
+    """A model's parameters as they draw, see decode_params, which every function here takes as well as the stored ones:
+    preparing them once is a copy of the decoder less in each. On the mesh of the context they are split over `tensor`
+    alone."""
+    if isinstance(params["llama"]["layers"], tuple):
+        return params
+    mesh, shardings = jax.sharding.get_mesh(), None
+    if not mesh.empty:
+        shapes = jax.eval_shape(decode_params, params)
+        shardings = sharding.param_shardings(shapes, mesh, DECODE_RULES, without=("fsdp",))
+    return jax.jit(decode_params, out_shardings=shardings)(params)
 
 
 def row_key(seed: int, request: Request, sample: int, turn: int):
@@ -80,6 +94,7 @@ def draw(model: Janus, params, cache: Cache, hidden, keys, sampling: density.Sam
     feeds both. keys u32[B,2]. Returns (cache with the picture appended, codes i32[B,I], logps f32[B,I] of the codes
     under the density they were drawn from).
     """
+    params = decode_params(params)  # not in every step
 
     def step(carry, position):
         cache, hidden = carry
@@ -107,8 +122,8 @@ def _hear(number, tokens):
 
 @contextlib.contextmanager
 def listening(hear: Callable[[np.ndarray], None]):
-    """A number by which `speak` tells hear(tokens i32[B]) of every step: the function itself would be a part of the
-    program, and another one another program."""
+    """A number to give to `speak` as its listener: it calls hear(tokens i32[B]) after every step. The compiled program
+    holds a number and looks the function up; if it held the function, every other function would need a compilation."""
     number = max(_LISTENERS, default=0) + 1
     _LISTENERS[number] = hear
     try:
@@ -137,6 +152,7 @@ def speak(
     the logits of Yes and No at the first word, before temperature. listener: of `listening`, who hears every step's
     tokens i32[B].
     """
+    params = decode_params(params)  # not in every step
     B, M = hidden.shape[0], sampling.max_reason_tokens
     eos, pad, yes_no = special.eos, special.pad, (special.yes, special.no)
     first = apply(model, params, "text_logits", hidden[:, None])[:, 0]
@@ -165,35 +181,6 @@ def speak(
     carry = (jnp.zeros((), jnp.int32), cache, hidden, jnp.zeros((B,), bool), blank, jnp.zeros((B, M), jnp.float32))
     _, cache, _, _, ids, logps = jax.lax.while_loop(go_on, step, carry)
     return cache, ids, logps, p_yes
-
-
-def take_rows(cache: Cache, rows) -> Cache:
-    """The cache of some rows i32[N], in that order; rows may repeat. The cache given is given away."""
-    return (keep_rows if len(rows) == cache.k.shape[1] else fewer_rows)(cache, rows)
-
-
-@jax.jit
-def fewer_rows(cache: Cache, rows) -> Cache:
-    """`take_rows` for any number of rows, a layer at a time: rows that lie on other devices come by way of all of
-    them."""
-
-    def layer(keys_and_values):
-        return jax.tree.map(lambda x: sharding.constrain(x[rows], *CACHE_NAMES["k"][1:]), keys_and_values)
-
-    k, v = jax.lax.map(layer, (cache.k, cache.v))
-    return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
-
-
-@functools.partial(jax.jit, donate_argnames="cache")
-def keep_rows(cache: Cache, rows) -> Cache:
-    """`take_rows` for as many rows as there are, in place: a layer at a time, where a second cache might not fit."""
-
-    def layer(i, keys_and_values):
-        names = CACHE_NAMES["k"][1:]
-        return jax.tree.map(lambda x: x.at[i].set(sharding.constrain(x[i][rows], *names)), keys_and_values)
-
-    k, v = jax.lax.fori_loop(0, cache.k.shape[0], layer, (cache.k, cache.v))
-    return cache.replace(k=k, v=v, mask=cache.mask[rows], count=cache.count[rows])
 
 
 def encoded(model: Janus, params, pixels) -> np.ndarray:

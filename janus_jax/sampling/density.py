@@ -50,6 +50,11 @@ class Sampling:
         if self.max_reason_tokens < 1:
             raise UserError(f"max_reason_tokens must be at least 1, not {self.max_reason_tokens}")
 
+    @property
+    def guided(self) -> bool:
+        """Whether pictures are drawn under guidance, which takes an unconditional row beside each; not to be traced."""
+        return self.cfg_weight != 1.0
+
 
 _LEAVES = ("cfg_weight", "temperature", "image_top_p", "text_top_p")
 _STATIC = ("image_top_k", "text_top_k", "max_reason_tokens")

@@ -1,7 +1,8 @@
 """The command-line flags that say how to draw and how to speak."""
 
+import dataclasses
+
 from janus_jax import rules
-from janus_jax.errors import UserError
 from janus_jax.sampling.defaults import sampling_of
 from janus_jax.sampling.density import Sampling
 
@@ -23,18 +24,15 @@ def drawing(args) -> Sampling:
     """The Sampling that the flags describe. Raises UserError for values out of range, of any of a command's flags."""
     rules.check_flags(args)
     named = {"cfg_weight": args.cfg, "temperature": args.temperature}
-    try:
-        return sampling_of(
-            args.checkpoint,
-            **{name: value for name, value in named.items() if value is not None},
-            image_top_k=args.image_top_k,
-            image_top_p=args.image_top_p,
-            text_top_k=args.text_top_k,
-            text_top_p=args.text_top_p,
-            max_reason_tokens=args.max_reason_tokens,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return sampling_of(
+        args.checkpoint,
+        **{name: value for name, value in named.items() if value is not None},
+        image_top_k=args.image_top_k,
+        image_top_p=args.image_top_p,
+        text_top_k=args.text_top_k,
+        text_top_p=args.text_top_p,
+        max_reason_tokens=args.max_reason_tokens,
+    )
 
 
 def add_speaking(parser, max_tokens: int) -> None:
@@ -50,14 +48,10 @@ def speaking(args) -> Sampling:
     """The Sampling that the flags describe; temperature 0 = the likeliest word each time. Raises UserError as
     `drawing` does."""
     rules.check_flags(args)
-    try:
-        if args.temperature == 0:
-            return Sampling(text_top_k=1, max_reason_tokens=args.max_tokens)
-        return Sampling(
-            temperature=args.temperature,
-            text_top_k=args.top_k,
-            text_top_p=args.top_p,
-            max_reason_tokens=args.max_tokens,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    sampling = Sampling(
+        temperature=args.temperature or 1.0,
+        text_top_k=args.top_k,
+        text_top_p=args.top_p,
+        max_reason_tokens=args.max_tokens,
+    )
+    return sampling if args.temperature else dataclasses.replace(sampling, text_top_k=1, text_top_p=None)

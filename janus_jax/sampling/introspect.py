@@ -6,16 +6,15 @@ import numpy as np
 
 from janus_jax.errors import UserError
 from janus_jax.parallel import shards
-from janus_jax.sampling import contexts, released
+from janus_jax.sampling import contexts, decode, released
 from janus_jax.sampling.contexts import Drawing
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.rollout import Rollout, Trajectory
-from janus_jax.sampling.rounds import bucket, fill, padded, paint, records
+from janus_jax.sampling.rounds import TEXT_STEP, bucket, fill, padded, paint, records
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.request import as_requests
 
 DEFAULT_SAMPLING = Sampling()
-PROMPT_STEP = 32  # prompts are padded to a multiple, so that those of another call need no other program
 
 
 def introspect(
@@ -146,5 +145,6 @@ def _drawing(
     if prompt_tokens and longest > prompt_tokens:
         raise UserError(f"a prompt has {longest} tokens, more than {prompt_tokens}: shorten it, or allow more")
     # in the released layout padding is attended, so there must be no more of it than there was
-    prompt = longest if as_released else prompt_tokens or bucket(longest, PROMPT_STEP)
+    prompt = longest if as_released else prompt_tokens or bucket(longest, TEXT_STEP)
+    params = decode.prepared(params)
     return Drawing(model, params, processor, grammar, sampling, rounds, seed, batch, prompt, sources, reencode, always)

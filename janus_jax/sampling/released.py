@@ -44,7 +44,7 @@ def start_painting(drawing: Drawing, requests, attend_padding: bool = False):
     return _started(drawing, batch, drawing.painter_slots(), drawing.guided)
 
 
-def look(drawing: Drawing, judge, record: Rollout, rows, turn: int, seen):
+def look(drawing: Drawing, judge, record: Rollout, rows, seen):
     """See contexts.look."""
     grammar, texts = drawing.grammar, []
     for i in rows:

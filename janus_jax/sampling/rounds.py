@@ -10,11 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from janus_jax.models.kv_cache import take_rows
 from janus_jax.parallel import sharding, shards
 from janus_jax.sampling import decode
 from janus_jax.sampling.contexts import Drawing
 from janus_jax.sampling.rollout import Rollout
 from janus_jax.sequences import images
+
+TEXT_STEP = 32  # texts are padded to a multiple, so that those of another call mostly need no other program
 
 
 def records(drawing: Drawing, work) -> Iterator[Rollout]:
@@ -63,7 +66,7 @@ def fill(drawing: Drawing, record: Rollout, layout) -> Rollout:
     for turn in range(drawing.rounds):
         painter, codes, logps, pixels = paint(drawing, record, rows, turn, painter, hidden)
         seen = images.seen(pixels, drawing.processor.understanding_size)
-        judge, hidden = layout.look(drawing, judge, record, rows, turn, seen)
+        judge, hidden = layout.look(drawing, judge, record, rows, seen)
         keys = _keys(drawing, record, rows, 2 * turn + 1)
         judge, *said = decode.speak(
             drawing.model, drawing.params, judge, hidden, keys, drawing.sampling, drawing.grammar.special
@@ -76,7 +79,7 @@ def fill(drawing: Drawing, record: Rollout, layout) -> Rollout:
             break
         places = padded(keep, drawing.batch)
         rows, live = rows[places], len(keep)
-        judge = decode.take_rows(judge, places)
+        judge = take_rows(judge, places)
         painter, hidden = layout.redraw(drawing, painter, record, rows, places, turn)
     return record
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 # Groups of stage 1's targets: each has its own mean and share in the loss.
-DRAW, VERDICT, REASON, REDRAW, DESCRIBE = 0, 1, 2, 3, 4
-GROUPS = ("draw", "verdict", "reason", "redraw", "describe")
+DRAW, VERDICT, REASON, REDRAW, DESCRIBE, EDIT = 0, 1, 2, 3, 4, 5
+GROUPS = ("draw", "verdict", "reason", "redraw", "describe", "edit")
 
 TEXT, CODE, SEEN = 0, 1, 2  # kinds of position: a text token, a drawn picture's code, a seen picture's feature
 

@@ -19,7 +19,7 @@ class Request:
     @property
     def digest(self) -> tuple[int, ...]:
         """Numbers in [0, 2**32) that tell this request from others: what seeds its random bits."""
-        prompt = zlib.crc32(self.prompt.encode("utf-8"))
+        prompt = zlib.crc32(self.prompt.encode("utf-8", "surrogatepass"))  # half a character is refused later
         if self.source is None:
             return (prompt,)
         return prompt, zlib.crc32(np.ascontiguousarray(self.source.convert("RGB")))

@@ -56,7 +56,7 @@ def random_edit(rng, kind: str | None = None, held_out: bool = False) -> Edit:
     kind = kind or str(rng.choice(KINDS))
     while True:
         edit = _draw_edit(rng, kind)
-        if edit is not None and (held_out or not _is_held_out(edit)):
+        if edit is not None and (held_out or not is_held_out(edit)):
             return edit
 
 
@@ -126,7 +126,7 @@ def _instruct(rng, kind, nouns, items, color, where):
     return str(rng.choice(WORDINGS[kind])).format(color=color, **names)
 
 
-def _is_held_out(edit):
+def is_held_out(edit: Edit) -> bool:
     """Whether an edit names a held-out pair of colour and shape or placement, or shows what training never shows."""
     named = [*edit.nouns, *([Noun(1, edit.color, edit.nouns[0].shape)] if edit.color else [])]
     asks = [Ask("colors", (noun,)) for noun in named]
@@ -136,10 +136,11 @@ def _is_held_out(edit):
     return any(map(text.held_out, asks)) or any(map(text.shows_held_out, shown))
 
 
-def draw(edit: Edit, side: int = 48, rng=None):
-    """The source and the target picture u8[side, side, 3]; what the edit leaves alone is the same to the pixel."""
+def draw(edit: Edit, side: int = 48, rng=None, others=()):
+    """The source and the target picture u8[side, side, 3]; what the edit leaves alone is the same to the pixel.
+    others: further scenes, drawn alike."""
     seed = None if rng is None else int(rng.integers(2**32))
-    scenes = (edit.source, edit.target)
+    scenes = (edit.source, edit.target, *others)
     return tuple(render(scene, side, None if seed is None else np.random.default_rng(seed)) for scene in scenes)
 
 
@@ -240,6 +241,13 @@ def preserving(edit: Edit, source: Reading, edited: Reading) -> float:
             _take(left, lambda item, old=old: _alike(item, old))
     total = len(keep) + len(left) + edited.unclear
     return kept / total if total else 1.0
+
+
+def score(edit: Edit, source: Reading, edited: Reading) -> float:
+    """Both as one, as verify.score has it: 1 where all is done and nothing else, else 0.4 times the lesser, and so
+    under one half. Raises ValueError as they do."""
+    least = min(following(edit, source, edited), preserving(edit, source, edited))
+    return 1.0 if least == 1 else 0.4 * least
 
 
 def _addressed(edit, source):

@@ -131,6 +131,11 @@ def _place(first, relation, second):
     return (first, relation, second) if relation in ("left", "above") else (second, OPPOSITE[relation], first)
 
 
+def names_held_out_place(first: str, relation: str, second: str) -> bool:
+    """Whether a placement of two shapes is held out, or they are the held-out pair."""
+    return _place(first, relation, second) in HELD_OUT_PLACES or {first, second} == HELD_OUT_PAIR
+
+
 @functools.cache
 def all_asks(category: str) -> list[Ask]:
     """Every question of a category (do not change the list: it is kept)."""
@@ -166,7 +171,7 @@ def _says_no_more(one: Noun, other: Noun) -> bool:
 
 
 @functools.cache
-def _free_kinds(category):
+def free_kinds(category):
     """Questions of freely composed prompts, a list for each kind: which nouns say a shape, a colour, or both."""
     free = [Noun(1, color, None) for color in COLORS]
     if category == "colors":
@@ -193,11 +198,6 @@ def _free_kinds(category):
         for first, second in sorted(kinds)
     ]
     return [[ask for ask in kind if not held_out(ask)] for kind in asks]
-
-
-def free_asks(category: str) -> list[Ask]:
-    """The questions of a category's freely composed prompts, but for those that name a held-out combination."""
-    return [ask for kind in _free_kinds(category) for ask in kind]
 
 
 def held_out(ask: Ask) -> bool:
@@ -246,7 +246,7 @@ def free_prompt(rng, category: str | None = None) -> str:
     if category is None:
         shares = np.array(list(FREE_CATEGORIES.values()), float)
         category = str(rng.choice(list(FREE_CATEGORIES), p=shares / shares.sum()))
-    kinds = _free_kinds(category)
+    kinds = free_kinds(category)
     asks = kinds[int(rng.integers(len(kinds)))]
     return phrase(rng, asks[int(rng.integers(len(asks)))])
 

@@ -53,7 +53,7 @@ def read(picture) -> Reading:
         if mask.sum() < SPECK * side * side:
             dust += mask.sum()
             continue
-        item = _explain(pixels, distance, labels == index, window, background, side)
+        item = _explain(pixels, distance, labels == index, window, side)
         if item is None:
             unclear += 1
         else:
@@ -67,7 +67,7 @@ def read(picture) -> Reading:
     return Reading(tuple(items), unclear)
 
 
-def _explain(pixels, distance, mask, window, background, side):
+def _explain(pixels, distance, mask, window, side):
     """The item that a component shows, or None."""
     rows, columns = window
     box = (columns.start, columns.stop, rows.start, rows.stop)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from janus_jax.models import attention
 from janus_jax.models.inputs import embed_batch, is_guided, paired, states_at, unpaired
 from janus_jax.models.janus import Janus
 from janus_jax.sampling import density
@@ -11,8 +12,16 @@ from janus_jax.sequences.batch import Batch
 
 
 def _chosen(logps, ids):
+    if _on_one_device():
+        return jnp.take_along_axis(logps, ids[..., None], axis=-1)[..., 0]
     # by comparison, not by indexing: where the vocabulary is split over a mesh each part looks for the id in its own
     return jnp.sum(jnp.where(jax.nn.one_hot(ids, logps.shape[-1], dtype=bool), logps, 0.0), axis=-1)
+
+
+def _on_one_device() -> bool:
+    """Where an index per row is cheap: nothing is split, and its gradient, a scatter, is not for a TPU's compiler."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return (mesh.empty or mesh.size == 1) and attention.platform() != "tpu"
 
 
 def _value(params, name, states):

@@ -65,6 +65,7 @@ def fit(workdir, title: str, job: Job, config, stop, *, log_every: int = 1, ahea
         with metrics, cli.progress(done, config.steps, title, agree.is_first()) as bar:
             log = _Log(workdir, job, config, checkpoints, metrics, bar, done, log_every, ahead)
             most = min(MOST_SKIPPED, max(config.steps, 1))
+            bar.set_postfix_str("the first step compiles")
             while log.done < config.steps and log.skipped < most and not stopped:
                 try:
                     moved = job.advance(carry, log.done, functools.partial(log.pause, carry))
@@ -83,6 +84,8 @@ def fit(workdir, title: str, job: Job, config, stop, *, log_every: int = 1, ahea
         if log.skipped >= most:
             let_settings_change(workdir, RATES)
     check_skipped(log.skipped, most)
+    if log.done < config.steps and agree.is_first():
+        print(f"stopped after step {log.done} of {config.steps}; the same command goes on", file=sys.stderr, flush=True)
     return jax.block_until_ready(carry), log.done >= config.steps
 
 
@@ -120,7 +123,7 @@ class _Log:
         self.done = self._saved = self._taken = done
         self.skipped = 0
         self._under_way = collections.deque()  # (step, metrics) that nobody waited for yet
-        self._late, self._clock = None, time.time()
+        self._late, self._timed, self._clock = None, done, time.time()  # what was done at the clock's time
 
     def enter(self, carry, values):
         """One more step, with its metrics."""
@@ -133,8 +136,8 @@ class _Log:
             # Values of one logging interval ago are ready; fetching today's would stall the device.
             self._write()
             now = time.time()
-            pace = {"steps_per_second": self._log_every / (now - self._clock)} if self._ahead else {}
-            self._late, self._clock = (self.done, {**values, **pace}), now
+            pace = {"steps_per_second": (self.done - self._timed) / (now - self._clock)} if self._ahead else {}
+            self._late, self._timed, self._clock = (self.done, {**values, **pace}), self.done, now
             if not self._ahead:
                 written = self._write()
                 try:

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 
 
-def sft_shares(draw: float, judge: float, redraw: float, describe: float = 0.0, verdict_share: float = 0.8):
+def sft_shares(
+    draw: float, judge: float, redraw: float, describe: float = 0.0, *edit: float, verdict_share: float = 0.8
+):
     """Shares of the groups in the loss: tasks as given (any scale), the judge's split between its Yes/No tokens and the
-    rest."""
-    total = draw + judge + redraw + describe
+    rest. edit: one share, or none where there is no such task."""
+    total = sum((draw, judge, redraw, describe, *edit))
     verdict, reason = judge * verdict_share, judge * (1 - verdict_share)
-    return tuple(share / total for share in (draw, verdict, reason, redraw, describe))
+    return tuple(share / total for share in (draw, verdict, reason, redraw, describe, *edit))
 
 
 def sft_weights(targets, shares):

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from logging import getLogger
 from pathlib import Path
 
 from tensorboardX import summary
@@ -12,6 +13,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from janus_jax.errors import UserError
+
+# A scalar that has no value in a step, as a reward without a picture, is no news.
+getLogger("tensorboardX.x2num").setLevel("ERROR")
 
 
 class Metrics:

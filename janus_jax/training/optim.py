@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from janus_jax.errors import UserError
 from janus_jax.parallel import sharding
 
 # (regex over the whole '/'-joined path, decays): norms and biases are left alone, everything else decays.
@@ -32,19 +31,16 @@ def warmup_cosine(peak: float, end: float, warmup: int, steps: int):
 
 def warmup_linear_then(kind: str, peak: float, turn: float, end: float, warmup: int, turn_step: int, steps: int):
     """Stage 2's schedule: linear from 0 to `peak` in `warmup` steps, linear to `turn` at `turn_step`, then "cosine"
-    (the paper) or "linear" (the release) to `end` at `steps`. Returns an optax schedule. Raises UserError for
-    another kind."""
+    (the paper) or "linear" (the release) to `end` at `steps`. Returns an optax schedule."""
     rest = max(steps - turn_step, 1)
-    if kind == "cosine":
-        tail = optax.cosine_decay_schedule(turn, rest, alpha=end / turn)
-    elif kind == "linear":
-        tail = optax.linear_schedule(turn, end, rest)
-    else:
-        raise UserError(f"config.schedule {kind!r} is neither 'cosine' nor 'linear'")
+    tails = {
+        "cosine": optax.cosine_decay_schedule(turn, rest, alpha=end / turn),
+        "linear": optax.linear_schedule(turn, end, rest),
+    }
     parts = [
         optax.linear_schedule(0.0, peak, max(warmup, 1)),
         optax.linear_schedule(peak, turn, max(turn_step - warmup, 1)),
-        tail,
+        tails[kind],
     ]
     return optax.join_schedules(parts, [warmup, turn_step])
 

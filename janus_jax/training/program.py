@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from janus_jax.parallel import sharding
-
 
 class Program(NamedTuple):
     """function: jitted; args, kwargs: what it is called with, arrays or ShapeDtypeStructs, with their places on `mesh`.
@@ -55,16 +53,3 @@ def of_arguments(job: Program) -> list:
     """The arrays that a program is called with and whose place is known."""
     leaves = jax.tree.leaves((job.args, job.kwargs))
     return [leaf for leaf in leaves if getattr(leaf, "sharding", None) is not None]
-
-
-def listing(tree) -> str:
-    """A tree of placed ShapeDtypeStructs as text, a line per leaf: bytes per device, its path, dtype, shape and how it
-    is split."""
-    lines = []
-    for path, leaf in sharding.paths(tree):
-        form = f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]"
-        split = ", ".join(
-            "+".join((entry,) if isinstance(entry, str) else entry or "-") for entry in leaf.sharding.spec
-        )
-        lines.append(f"{bytes_per_device(leaf):>12}  {path}  {form}  ({split})")
-    return "\n".join([*lines, f"{bytes_per_device(tree):>12}  in all"]) + "\n"

@@ -49,7 +49,8 @@ SFT = _of(
     preset=TEXT,
     vq=TEXT,
     cache=TEXT,
-    shares=Rule(least=0, count=4),
+    edits=TEXT,
+    shares=Rule(least=0, count=-1),
     verdict_share=SHARE,
     drop_prompt=SHARE,
     judged_right=SHARE,
@@ -87,7 +88,7 @@ RL = _of(
     clip_low=SHARE,
     clip_high=NOT_NEGATIVE,
     max_logp_gap=Rule(),
-    schedule=TEXT,
+    schedule=Rule(choices=("cosine", "linear")),
     turn_learning_rate=NOT_NEGATIVE,
     turn_step=whole(0),
     clip_norm=POSITIVE,
@@ -107,7 +108,7 @@ DRAWING = _of(
 )
 
 # What a configuration that was written before there was such a setting means.
-UNSAID = {"moments": "float32", "gradients": "float32", "rollout_rows": 0}
+UNSAID = {"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": ""}
 
 
 def _check(config, table) -> None:
@@ -133,9 +134,15 @@ def check_drawing(config) -> None:
 def check_sft(config) -> None:
     """The same for stage 1."""
     _check(config, SFT)
+    if len(config.shares) not in (4, 5):
+        raise UserError(
+            f"config.shares is {config.shares!r}: set --config.shares to those of draw, judge, redraw and describe, "
+            "and a fifth of edit where there is such a task"
+        )
     if not sum(config.shares) > 0:
         raise UserError("all of config.shares are 0: give a task a share")
-    kinds = (Rule(choices=("draw", "judge", "redraw", "describe")), whole(0, 1000), whole(1))
+    tasks = ("draw", "judge", "redraw", "describe", "edit", "judge_edit")
+    kinds = (Rule(choices=tasks), whole(0, 1000), whole(1))
     example = "((120, (('draw', 0, 8), ('judge', 1, 8))),): (length, ((task, earlier rounds, rows), ...))"
     try:
         fits = len(config.buckets) > 0
@@ -146,10 +153,15 @@ def check_sft(config) -> None:
         fits = False
     if not fits:
         raise UserError(f"config.buckets is {config.buckets!r}: set it to something like {example}")
+    asked = {task for _, rows in config.buckets for task, *_ in rows}
+    if "edit" in asked and len(config.shares) == 4:
+        raise UserError("config.buckets asks for edits, which have no share: give config.shares a fifth number")
+    if {"edit", "judge_edit"} & asked and not config.edits:
+        raise UserError("config.buckets asks for edits: set --config.edits to a cache of theirs")
 
 
 def check_rl(config, credits, estimators) -> None:
-    """The same for stage 2. credits: rl's Credit objects by name; estimators: the names there are."""
+    """The same for stage 2. credits: rl's Credit objects by name; estimators: its Estimators."""
     _check(config, RL)
     if config.credit not in credits:
         raise UserError(f"credit {config.credit!r} is none of {', '.join(credits)}: set --config.credit")
@@ -162,8 +174,11 @@ def check_rl(config, credits, estimators) -> None:
         )
     if config.released and rounds is None:
         raise UserError("the released layout goes with released credit: set --config.credit=released/own_prompt")
-    if config.estimator == "ppo" and (config.credit != "trajectory" or config.redraws):
-        raise UserError("ppo credits every token by itself: set --config.credit=trajectory and --config.redraws=0")
+    by_token = estimators[config.estimator].value_head
+    if by_token and (config.credit != "trajectory" or config.redraws):
+        raise UserError(
+            f"{config.estimator} credits every token by itself: set --config.credit=trajectory and --config.redraws=0"
+        )
     if config.ahead and config.released:
         raise UserError(
             "the released layout knows no old probabilities, which a rollout that is drawn ahead needs: set "
@@ -171,17 +186,15 @@ def check_rl(config, credits, estimators) -> None:
         )
     if config.ahead and config.redraws:
         raise UserError("a rollout that is drawn ahead cannot know which groups to replace: set --config.redraws=0")
-    if config.schedule not in ("cosine", "linear"):
-        raise UserError(f"config.schedule {config.schedule!r} is neither 'cosine' nor 'linear': set --config.schedule")
     if config.warmup > config.turn_step or not config.turn_learning_rate > 0:
         raise UserError(
             "the learning rate rises for config.warmup steps and is config.turn_learning_rate, above 0, at "
             "config.turn_step: set --config.turn_step to --config.warmup at least"
         )
-    if config.min_group > config.group:
+    if config.min_group > config.group and not by_token:
         raise UserError(
-            "group-relative advantages need groups of at least 2: set --config.group and, between 2 and that, "
-            "--config.min_group"
+            f"{config.estimator} compares the members of a group: set --config.group to at least 2, and "
+            "--config.min_group to that at most"
         )
 
 

@@ -1,5 +1,7 @@
 """Stage 1's program: what it computes per step, and the step for a mesh, from parameters or from their shapes alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -34,14 +36,15 @@ def make_prepare(shares):
     return prepare
 
 
-def loss(outputs, batches):
-    """Stage 1's loss over all buckets: (f32[], metrics), where the metrics are each group's part of it."""
+def loss(outputs, batches, groups: int = len(GROUPS)):
+    """Stage 1's loss over all buckets: (f32[], metrics), where the metrics are each group's part of it. groups: how
+    many of GROUPS there are, in order."""
     total = 0.0
-    parts = dict.fromkeys(GROUPS, 0.0)
+    parts = dict.fromkeys(GROUPS[:groups], 0.0)
     for name, i, targets in targets_of(batches):
         logps = outputs[i][name]
         total += losses.sft_loss(logps, targets.weight)
-        for group, label in enumerate(GROUPS):
+        for group, label in enumerate(parts):
             parts[label] += losses.sft_loss(logps, jnp.where(targets.group == group, targets.weight, 0.0))
     return total, parts
 
@@ -70,7 +73,7 @@ def buckets_of(config, mesh) -> list[mixture.Bucket]:
 
 def build(config, model: Janus, params, mesh) -> tuple[train_step.Built, jax.sharding.NamedSharding]:
     """(the step with its state's form, where a batch's rows lie) for a mesh in the context; params: arrays, or their
-    shapes. Raises UserError for an unknown optimizer and for regexes that match nothing."""
+    shapes. Raises UserError for a regex of config.frozen that matches nothing."""
     trainable = train_step.trainable_leaves(params, config.frozen)
     kept = train_step.split(params, trainable)[0]
     decays = sharding.match(optim.DECAY_RULES, kept)
@@ -80,15 +83,16 @@ def build(config, model: Janus, params, mesh) -> tuple[train_step.Built, jax.sha
     tx = optim.named(config.optimizer, schedule, kept, weight_decay=config.weight_decay, decay_mask=decays)
     tx = optim.stored_as(config.moments, tx)
     by_row = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+    shares = losses.sft_shares(*config.shares, verdict_share=config.verdict_share)
     built = train_step.build(
         make_forward(model),
-        loss,
+        functools.partial(loss, groups=len(shares)),
         tx,
         params,
         trainable,
         mesh,
         by_row,
-        prepare=make_prepare(losses.sft_shares(*config.shares, verdict_share=config.verdict_share)),
+        prepare=make_prepare(shares),
         parts=singly,
         computed=differentiated(model, config.gradients),
         micro_batches=config.micro_batches,

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
 from orbax.checkpoint.path import atomicity
 
 from janus_jax import cli
 from janus_jax.checkpoints.model_folder import MANIFEST, verify
 from janus_jax.errors import UserError
 from janus_jax.parallel import agree
+from janus_jax.parallel.alike import flat
 
 FILE = "settings.json"
 MARK = "commit_success.txt"  # orbax writes it when all else is written
@@ -36,7 +36,7 @@ def same_settings(workdir, config, may_change: tuple[str, ...]) -> None:
     the rest of those that differ; what one of both does not know is of another version of the code. Process 0 of a pod
     looks for all.
     """
-    path, mine = Path(workdir) / FILE, _flat(config)
+    path, mine = Path(workdir) / FILE, flat(config)
 
     def check():
         try:
@@ -60,7 +60,7 @@ def same_settings(workdir, config, may_change: tuple[str, ...]) -> None:
 
 def keep_settings(workdir, config) -> None:
     """Adds the settings of a ConfigDict to WORKDIR/settings.json, but for those that are there."""
-    path, mine = Path(workdir) / FILE, _flat(config)
+    path, mine = Path(workdir) / FILE, flat(config)
 
     def keep():
         began = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -82,11 +82,6 @@ def let_settings_change(workdir, names: tuple[str, ...]) -> None:
             cli.write(path, json.dumps(kept, indent=1) + "\n")
 
     agree.first(remove)
-
-
-def _flat(config) -> dict:
-    settings = flatten_dict(config.to_dict(), sep=".")
-    return {name: json.loads(json.dumps(value, default=str)) for name, value in settings.items()}
 
 
 def _same_folder(folder, patience: float = 60.0) -> None:

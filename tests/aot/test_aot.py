@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from aot_listing import listing
 
 from janus_jax import cli, compile
 from janus_jax.aot import hlo, programs, topology
 from janus_jax.aot.topology import parse
 from janus_jax.parallel import sharding
-from janus_jax.training import program
 
 pytestmark = pytest.mark.aot
 CONFIGS, GOLDENS = Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "goldens_aot"
@@ -107,7 +107,7 @@ def test_a_mesh_over_two_slices():
 )
 def test_shardings(job, place):
     (one,) = [step(job, place)]
-    text, path = program.listing(one.holds), GOLDENS / f"{job}_{place}.txt"
+    text, path = listing(one.holds), GOLDENS / f"{job}_{place}.txt"
     if os.environ.get("JANUS_JAX_REGOLD"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

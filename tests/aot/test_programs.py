@@ -10,13 +10,12 @@ from janus_jax.data import mixture
 from janus_jax.errors import UserError
 from janus_jax.models import flops
 from janus_jax.models.janus import Janus, JanusConfig
-from janus_jax.parallel import sharding
 from janus_jax.rl import batches
 from janus_jax.rl.programs import in_parts
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences.row import Row
 from janus_jax.training.logps import token_logps
-from janus_jax.training.program import bytes_per_device, listing
+from janus_jax.training.program import bytes_per_device
 
 TINY = {
     "llama": {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 32, "mlp": 128},
@@ -105,13 +104,6 @@ def test_arithmetic_by_formula_is_that_of_the_program():
     text = jax.jit(lambda params, codes: model.apply({"params": params}, codes, method="decode_codes"))
     text = text.lower(params, pictures).compile().as_text()
     assert hlo.flops(text) == pytest.approx(flops.vq_decoder(cfg.vq, 2), rel=0.15)  # borders have fewer neighbours
-
-
-def test_a_listing():
-    mesh = sharding.make_mesh(1, 4, 2)
-    place = jax.NamedSharding(mesh, jax.P(("fsdp", "tensor"), None))
-    tree = {"a": {"table": jax.ShapeDtypeStruct((16, 4), "float32", sharding=place)}}
-    assert listing(tree) == "          32  a/table  float32[16,4]  (fsdp+tensor, -)\n          32  in all\n"
 
 
 def test_stage_1():

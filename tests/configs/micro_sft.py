@@ -16,6 +16,7 @@ def get_config():
     config.init = ""
     config.vq = ""
     config.cache = ""
+    config.edits = ""
     config.mesh = (-1, 1, 1)
     config.frozen = (r"vq/.*",)
     config.buckets = ((120, (("draw", 0, 8), ("judge", 0, 8), ("redraw", 1, 8))),)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from janus_jax.models import attention
-from janus_jax.models.llama import Llama, LlamaConfig, init_cache
+from janus_jax.models import attention, decoder
+from janus_jax.models.kv_cache import init_cache
+from janus_jax.models.llama import Llama, LlamaConfig
 from janus_jax.parallel import sharding
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -70,12 +71,13 @@ def outputs(choice, mesh=None, rows=B, gradient=False):
     params = model.init(jax.random.key(1), embeds[:, :1], mask[:, :1], method="__call__")
 
     def run(embeds):
-        hidden, _ = model.apply(params, embeds, mask)
+        hidden = model.apply(params, embeds, mask)
         if gradient:
             return jnp.where(mask[..., None], hidden, 0), None
         cache = init_cache(CFG, rows, 2 * T)
-        first, cache = model.apply(params, embeds[:, :20], mask[:, :20], None, cache)
-        second, cache = model.apply(params, embeds[:, 20:], mask[:, 20:], None, cache)
+        laid = decoder.decode_params({"llama": params["params"]})["llama"]
+        first, cache = decoder.decode(CFG, laid, embeds[:, :20], mask[:, :20], None, cache, choice)
+        second, cache = decoder.decode(CFG, laid, embeds[:, 20:], mask[:, 20:], None, cache, choice)
         pieces = jnp.concatenate([first, second], axis=1)
         keep = mask[..., None]
         return jnp.where(keep, hidden, 0), jnp.where(keep, pieces, 0)
@@ -107,5 +109,5 @@ def test_on_a_mesh():
 def test_an_unknown_choice():
     from janus_jax.models.janus import JanusConfig
 
-    with pytest.raises(ValueError, match="unknown attention"):
+    with pytest.raises(ValueError, match="attention is 'flash': it must be one of auto, dot, splash"):
         dataclasses.replace(JanusConfig.preset("shapes"), attention="flash")

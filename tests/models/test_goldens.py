@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from reference import CFG, GOLDEN, SPEC, close, golden_model, sample_close
+from reference import CFG, GOLDEN, SPEC, close, from_original, golden_model, sample_close
 
-from janus_jax.checkpoints.tensor_names import ORIGINAL, from_original, place
+from janus_jax.checkpoints.tensor_names import ORIGINAL, place
 from janus_jax.models.janus import JanusConfig
 from janus_jax.models.llama import LlamaConfig
 from janus_jax.models.siglip import Block, SiglipConfig

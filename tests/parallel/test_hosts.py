@@ -9,22 +9,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from commands import metrics, rl_flags, sft_flags
 from jax._src.clusters import cloud_tpu_cluster, cluster
+from trajectories import made, rollout_of
 
 from janus_jax.checkpoints import loading
 from janus_jax.checkpoints.model_folder import PARAMS
 from janus_jax.checkpoints.tensorfiles import read_safetensors
 from janus_jax.data import cache, mixture, pictures
 from janus_jax.errors import UserError
-from janus_jax.parallel import hosts
+from janus_jax.parallel import agree, hosts
 from janus_jax.parallel.hosts import Place, place_of
 from janus_jax.rl import rollouts
+from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.tokens import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,8 @@ def assert_equal(a, b):
 
 def test_processes_share_the_same_rows():
     """However many processes make a batch, its rows are the same, and a row is never made twice."""
-    maker = mixture.RowMaker(groups(), Tokenizer.from_folder(loading.find("shapes-sft")), seen_tokens=4)
+    grammar = Grammar(Tokenizer.from_folder(loading.find("shapes-sft")), codes=4, seen=4)
+    maker = mixture.RowMaker(groups(), grammar)
     buckets = [
         mixture.Bucket(120, (mixture.Kind("draw", 0, 3), mixture.Kind("judge", 0, 5))),
         mixture.Bucket(160, (mixture.Kind("redraw", 1, 4),)),
@@ -177,23 +179,30 @@ def other(monkeypatch):
         return np.stack([mine, mine if theirs is None else np.asarray(theirs, mine.dtype)])
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(hosts, "gathered", gathered)
+    monkeypatch.setattr(agree, "gathered", gathered)
     return says
 
 
 def test_rewards_of_all(other, monkeypatch):
     """Process 0 has those of trajectories 0 and 2, process 1 that of 1; one reward is missing, and stays so."""
-    trajectories = [SimpleNamespace(rounds=[None] * count) for count in (2, 1, 2)]
-    nan = float("nan")
-    other.append([[nan, nan], [0.25, nan], [nan, nan]])
-    rewards = rollouts.of_all(trajectories, [np.array([0.5, nan]), np.array([1.0, 0.0])])
-    for got, expected in zip(rewards, ([0.5, nan], [0.25], [1.0, 0.0]), strict=True):
-        np.testing.assert_array_equal(got, np.float32(expected))
+    rollout = rollout_of([made(False, True), made(True), made(False, False)])
+    nan = np.nan
+    first, second = [[0.5, nan], [nan, nan], [1.0, 0.0]], [[nan, nan], [0.25, nan], [nan, nan]]
+    other += [None, None, [second]]  # the names of the scores, and their length, are the same
+    rewards = rollouts.of_all(rollout, {"match": np.float32([0.5, nan, 1.0, 0.0])}, {})
+    expected = np.float32([[0.5, nan], [0.25, nan], [1.0, 0.0]])
+    np.testing.assert_array_equal(rewards.total, expected)
+    np.testing.assert_array_equal(rewards.scores["match"], expected)
     # the same as process 1 sees it: what the script says is then process 0's share
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(hosts, "gathered", lambda mine: np.stack([[[0.5, nan], [nan, nan], [1.0, 0.0]], mine]))
-    for got, expected in zip(rollouts.of_all(trajectories, [[0.25]]), rewards, strict=True):
-        np.testing.assert_array_equal(np.float32(got), expected)
+    says = [None, None, np.float32([first])]
+
+    def gathered(mine):
+        theirs = says.pop(0)
+        return np.stack([mine if theirs is None else theirs, mine])
+
+    monkeypatch.setattr(agree, "gathered", gathered)
+    np.testing.assert_array_equal(rollouts.of_all(rollout, {"match": np.float32([0.25])}, {}).total, expected)
 
 
 class Pending:
@@ -358,7 +367,7 @@ def test_those_who_differ_end_at_once(tmp_path):
 OWN = """
 import jax, numpy as np
 from ml_collections import ConfigDict
-from janus_jax.parallel import hosts, sharding
+from janus_jax.parallel import agree, hosts, sharding, shards
 hosts.start(ConfigDict())
 def on(*axes):
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
@@ -367,13 +376,13 @@ x = jax.make_array_from_callback((8, 6), on("fsdp", "tensor"), lambda place: who
 with jax.set_mesh(mesh):
     everywhere = jax.device_put(x, on())
     twice = jax.jit(lambda x, rows: 2 * x[rows])(x, np.arange(8)[::-1])  # an array of numpy is the same on all
-found = hosts.whole({"x": x, "twice": twice, "everywhere": everywhere, "here": whole})
+found = shards.whole({"x": x, "twice": twice, "everywhere": everywhere, "here": whole})
 for name in ("x", "everywhere", "here"):
     np.testing.assert_array_equal(found[name], whole)
 np.testing.assert_array_equal(found["twice"], 2 * whole[::-1])
 rows = jax.device_put(np.arange(8), on(("data", "fsdp")))
-firsts = hosts.gathered(np.array(hosts.is_first())).tolist()
-print(hosts.rows(rows.sharding, 8).tolist(), hosts.first(lambda: "said"), firsts)
+firsts = agree.gathered(np.array(agree.is_first())).tolist()
+print(shards.rows(rows.sharding, 8).tolist(), agree.first(lambda: "said"), firsts)
 """
 
 
@@ -388,7 +397,7 @@ DRAWS = """
 import sys
 import jax, numpy as np
 from ml_collections import ConfigDict
-from janus_jax.parallel import hosts, sharding
+from janus_jax.parallel import agree, hosts, sharding, shards
 hosts.start(ConfigDict())
 sys.path[:0] = ["tests"]
 from tiny import MODEL, params, processor

@@ -66,7 +66,7 @@ def test_edits_are_judged_apart():
     [
         ({"match": [0.5, 1, 0]}, [0.5, 1, 0]),
         ([0.5, 1, NAN], [0.5, 1, NAN]),
-        (np.array([1, 2, 3]), [1, 2, 3]),
+        (np.array([1, 0, 1]), [1, 0, 1]),
         ((True, False, True), [1, 0, 1]),
         ({"match": np.float16([0.5, 0.25, 0])}, [0.5, 0.25, 0]),
     ],
@@ -105,6 +105,8 @@ def test_a_judge_is_taken_as_it_is():
         ([1, 2j, 0], "gives match as complex128"),
         (None, "gives match as object"),
         ([1, math.inf, 0], "gives match as inf"),
+        ([1, 7, 0], "gives match as 7: scores lie in [0, 1]"),
+        ([1, -0.5, 0], "gives match as -0.5"),
         ({}, "names its scores []"),
         ({0: [1, 1, 1]}, "names its scores [0]"),
         ({"": [1, 1, 1]}, "names its scores ['']"),

@@ -128,3 +128,18 @@ def test_one_checkpoint_judges():
     parts = {"a": {**model, "checkpoint": "runs/a"}, "b": {**model, "checkpoint": "runs/b"}}
     with pytest.raises(UserError, match="several checkpoints .runs/a, runs/b."):
         settings.checkpoint_of({"kind": "weighted", "parts": parts})
+
+
+def test_settings_reach_the_request_and_the_sum():
+    asked = []
+
+    def answer(request):
+        asked.append(json.loads(request.content))
+        return httpx.Response(200, json=said(0.75))
+
+    chat = {**CHAT, "top_logprobs": 7, "limit_name": "max_completion_tokens", "extra_body": {"seed": 3}}
+    parts = {"eye": {**chat, "weight": 2.0, "weights": {"match": 0.5}}, "world": {"kind": "shapes", "weight": 1.0}}
+    judge = settings.make_judge({"kind": "weighted", "parts": parts}, transport=httpx.MockTransport(answer))
+    requests, pictures = probes.drawings()
+    np.testing.assert_allclose(judge(requests[:1], pictures[:1])["match"], [2 * 0.5 * 0.75 + 1])
+    assert (asked[0]["top_logprobs"], asked[0]["max_completion_tokens"], asked[0]["seed"]) == (7, 1, 3)

@@ -56,23 +56,24 @@ def test_missing_members_count_in_no_estimator(estimator):
 
 def test_gae_by_hand():
     # gamma 1/2, lambda 1/2: d = [0 + .5 * 2 - 1, 4 + 0 - 2] = [0, 2], A = [0 + .25 * 2, 2]
-    advantages, returns = gae([0.0, 4.0], [1.0, 2.0], [True, True], 0.5, 0.5)
+    advantages, returns = gae([0.0, 4.0], [1.0, 2.0], 0.5, 0.5)
     np.testing.assert_allclose(advantages, [0.5, 2])
     np.testing.assert_allclose(returns, [1.5, 4])
-    # a token that is not trained is skipped, whatever stands there
-    skipped = gae([0.0, np.nan, 4.0], [1.0, np.nan, 2.0], [True, False, True], 0.5, 0.5)
-    np.testing.assert_allclose(skipped, [[0.5, 0, 2], [1.5, 0, 4]])
+    assert advantages.dtype == returns.dtype == np.float32
+    # nothing after the last token changes those before it; rows know nothing of each other
+    rows = gae([[0.0, 4.0, 0.0], [1.0, 0.0, 0.0]], [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]], 0.5, 0.5)
+    np.testing.assert_allclose(rows, [[[0.5, 2, 0], [-2, 0, 0]], [[1.5, 4, 0], [1, 0, 0]]])
 
 
 def test_gae_without_discount_and_values_is_the_reward_to_come():
     rng = np.random.default_rng(2)
-    rewards, live = rng.random((4, 7)), np.ones((4, 7), bool)
+    rewards = rng.random((4, 7))
     to_come = rewards[:, ::-1].cumsum(-1)[:, ::-1]
-    np.testing.assert_allclose(gae(rewards, np.zeros((4, 7)), live)[0], to_come, atol=1e-5)
+    np.testing.assert_allclose(gae(rewards, np.zeros((4, 7)))[0], to_come, atol=1e-5)
     values = rng.random((4, 7))
-    np.testing.assert_allclose(gae(rewards, values, live)[0], to_come - values, atol=1e-5)
-    np.testing.assert_allclose(gae(rewards, values, live)[1], to_come, atol=1e-5)  # returns do not depend on values
-    one_step = gae(rewards, values, live, lam=0.0)[0]
+    np.testing.assert_allclose(gae(rewards, values)[0], to_come - values, atol=1e-5)
+    np.testing.assert_allclose(gae(rewards, values)[1], to_come, atol=1e-5)  # returns do not depend on values
+    one_step = gae(rewards, values, lam=0.0)[0]
     after = np.concatenate([values[:, 1:], np.zeros((4, 1))], axis=1)
     np.testing.assert_allclose(one_step, rewards + after - values, atol=1e-5)
 
@@ -139,8 +140,6 @@ def test_as_google_tunix_has_them(tunix):
 def test_gae_as_google_tunix_has_it(tunix):
     rng = np.random.default_rng(1)
     rewards, values = rng.normal(size=(2, 3, 7)).astype(np.float32)
-    live = rng.random((3, 7)) < 0.7
-    live[:, -1] = True
-    _, returns = tunix.compute_gae_advantages(rewards, values, live.astype(np.float32), 0.9, 0.8)
+    _, returns = tunix.compute_gae_advantages(rewards, values, np.ones((3, 7), np.float32), 0.9, 0.8)
     # its advantages are whitened; its returns are not
-    np.testing.assert_allclose(gae(rewards, values, live, 0.9, 0.8)[1], np.where(live, returns, 0), atol=1e-5)
+    np.testing.assert_allclose(gae(rewards, values, 0.9, 0.8)[1], returns, atol=1e-5)

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import GOLDEN, SPEC, close, golden_model, golden_weights
+from reference import GOLDEN, SPEC, close, from_original, golden_model, golden_weights
 from test_goldens_released import grammar, picture, processor, same_gradient
 
-from janus_jax.checkpoints.tensor_names import from_original
 from janus_jax.models.janus import abstract_params
 from janus_jax.rl import objective
 from janus_jax.rl.advantages import grpo

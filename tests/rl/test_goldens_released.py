@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from reference import GOLDEN, SPEC, close, golden_model, golden_weights, sample_close
+from reference import GOLDEN, SPEC, close, from_original, golden_model, golden_weights, sample_close
 from trajectories import rollout_of
 
-from janus_jax.checkpoints.tensor_names import from_original
 from janus_jax.models.janus import abstract_params
 from janus_jax.rl import batches, objective, released
 from janus_jax.rl.advantages import grpo

@@ -23,6 +23,7 @@ def test_diversity_by_hand():
     # pairs (a, b), (a, c), (b, c) differ in 1, 2 and 1 of two places
     assert monitor.diversity([[0, 0], [0, 1], [1, 1]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert monitor.diversity(np.zeros((3, 4, 5), int)) == 0
+    assert np.isnan(monitor.diversity(np.zeros((3, 1, 5), int)))
 
 
 def test_spread_and_idle_groups():
@@ -32,7 +33,7 @@ def test_spread_and_idle_groups():
     assert idle.tolist() == [True, False, True, False]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS.values())
+@pytest.mark.parametrize("estimator", [each.compare for each in ESTIMATORS.values()])
 @pytest.mark.parametrize("reward", [0.3, 2 / 3, 0.9])
 def test_members_that_fare_alike_teach_nothing(estimator, reward):
     """In groups of seven, too, whose f32 mean is not the reward."""

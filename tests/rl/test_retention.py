@@ -8,6 +8,7 @@ from PIL import Image
 
 from janus_jax.rl import retention
 from janus_jax.rl.retention import Labelled, listed_pictures
+from janus_jax.sequences.request import Request
 
 
 def test_the_pictures_of_a_file(tmp_path):
@@ -17,7 +18,7 @@ def test_the_pictures_of_a_file(tmp_path):
         lines.append(json.dumps({"image": name, "prompt": "a red ground", "right": name == "a.png"}))
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
     labelled = listed_pictures(tmp_path / "pairs.jsonl")
-    assert labelled.prompts == ["a red ground"] * 2 and labelled.right.tolist() == [True, False]
+    assert labelled.prompts == [Request("a red ground")] * 2 and labelled.right.tolist() == [True, False]
     assert labelled.right.dtype == bool and np.asarray(labelled.images[1])[0, 0].tolist() == [0, 0, 255]
 
 

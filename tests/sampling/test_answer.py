@@ -242,6 +242,7 @@ def test_bad_input_to_the_commands(checkpoint, tmp_path, capsys):
     ):
         (tmp_path / "pairs.jsonl").write_text(f"{right}\n{line}\n")
         assert words in refused(*look, "--pairs", tmp_path / "pairs.jsonl", "--allow-outside")
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"image": str(good), "prompt": "a circle"}) + "\n")
     assert "line 1: the path" in refused(*look, "--pairs", tmp_path / "pairs.jsonl")
     (tmp_path / "pairs.jsonl").write_text("\n")
     assert "no pair" in refused(*look, "--pairs", tmp_path / "pairs.jsonl")

@@ -7,7 +7,7 @@ import pytest
 
 from janus_jax.aot import hlo
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params, cast_params, init_params
-from janus_jax.models.llama import init_cache
+from janus_jax.models.kv_cache import init_cache, take_rows
 from janus_jax.parallel import sharding
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
@@ -32,7 +32,7 @@ def drawn(without):
         return jax.ShapeDtypeStruct(sizes, dtype)
 
     cache = jax.eval_shape(lambda: init_cache(CFG.llama, 2 * ROWS, 64, CFG.dtype))
-    by_row = jax.NamedSharding(mesh, jax.P(None, ("data", "fsdp"), None, "tensor"))
+    by_row = jax.NamedSharding(mesh, jax.P(("data", "fsdp"), "tensor"))
     cache = cache.replace(k=placed(cache.k, by_row), v=placed(cache.v, by_row))
     rest = shape(CFG.dtype, 2 * ROWS, CFG.llama.width), shape(jnp.uint32, ROWS, 2), Sampling(), True
     with jax.set_mesh(mesh):
@@ -115,8 +115,9 @@ def test_rows_of_a_cache(rows):
     """In place or not: keys, values, mask and count of the rows that are asked for."""
     rng = np.random.default_rng(0)
     cache = init_cache(CFG.llama, 4, 6)
-    drawn = {name: rng.normal(size=cache.k.shape).astype(np.float32) for name in ("k", "v")}
+    drawn = {name: [rng.normal(size=k.shape).astype(np.float32) for k in cache.k] for name in ("k", "v")}
     drawn |= {"mask": rng.random((4, 6)) < 0.5, "count": np.arange(4, dtype=np.int32)}
-    taken = decode.take_rows(cache.replace(**jax.tree.map(jnp.asarray, drawn)), np.array(rows, np.int32))
-    for name, axis in (("k", 1), ("v", 1), ("mask", 0), ("count", 0)):
-        np.testing.assert_array_equal(getattr(taken, name), np.take(drawn[name], rows, axis))
+    taken = take_rows(cache.replace(**jax.tree.map(jnp.asarray, drawn)), np.array(rows, np.int32))
+    for name in drawn:
+        for got, given in zip(jax.tree.leaves(getattr(taken, name)), jax.tree.leaves(drawn[name]), strict=True):
+            np.testing.assert_array_equal(got, given[np.array(rows)])

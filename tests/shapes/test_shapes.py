@@ -18,7 +18,7 @@ from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, Noun, Scene
 from janus_jax.shapes.verify import Reading
 from janus_jax.shapes.vocabulary import train_tokenizer
 
-FREE_ASKS = [ask for category in text.FREE_CATEGORIES for ask in text.free_asks(category)]
+FREE_ASKS = [ask for category in text.FREE_CATEGORIES for kind in text.free_kinds(category) for ask in kind]
 ALL_ASKS = [ask for category in text.CATEGORIES for ask in text.all_asks(category)] + FREE_ASKS
 KINDS = list(itertools.product(SHAPES, COLORS))
 
@@ -237,7 +237,7 @@ def test_free_prompts():
             assert (verify.score(ask, Reading(items)) == 1) == right
         assert not verify.matches(ask, Reading(shown.items[1:]))
     # which shapes they show is free indeed
-    shown = {scene.compose(np.random.default_rng(i), text.free_asks("colors")[0]).items[0].shape for i in range(40)}
+    shown = {scene.compose(np.random.default_rng(i), text.free_kinds("colors")[0][0]).items[0].shape for i in range(40)}
     assert shown == set(SHAPES)
 
 

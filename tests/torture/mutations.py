@@ -1,33 +1,24 @@
 """Damage to model folders, each by its seed: what does `load` make of it?
 
-    python -m tests.torture.mutations [FIRST [COUNT]]      prints one line for each seed that is not right, and counts
-
 equal: what was loaded is what was there before; refused: a UserError of one line; traceback: anything else that was
 raised; silent: another model was loaded. The last two are faults.
 """
 
-import collections
 import contextlib
 import json
 import shutil
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import jax
 import numpy as np
+import test_formats as world
 
-TESTS = Path(__file__).parents[1]
-for folder in ("", "sequences", "checkpoints"):
-    if str(TESTS / folder) not in sys.path:
-        sys.path.insert(0, str(TESTS / folder))
-
-import test_formats as world  # noqa: E402
-
-from janus_jax import convert  # noqa: E402
-from janus_jax.checkpoints import loading, model_folder, published_config  # noqa: E402
-from janus_jax.errors import UserError  # noqa: E402
+from janus_jax import convert
+from janus_jax.checkpoints import loading, model_folder, published_config
+from janus_jax.errors import UserError
 
 COUNT = 150
 # Of the wrong type or range wherever a number, a word, a list or an object may stand. (Another number of the right
@@ -228,18 +219,10 @@ def outcome(seed: int, found: dict[str, Path], expected: dict) -> tuple[str, str
             return "traceback", f"{what}: {error!r:.300}"
 
 
-def run(first: int = 0, count: int = COUNT, tell=print) -> dict[str, int]:
-    """How often what came of seeds first ... first + count - 1; tells which ones are faults."""
-    counts = collections.Counter(equal=0, refused=0, traceback=0, silent=0)
+def trials(done: Callable[[int], bool], count: int = COUNT):
+    """(seed, result, what) of the trials that are not done."""
     with folders() as found:
         expected = {name: loaded(folder) for name, folder in found.items()}
-        for seed in range(first, first + count):
-            result, what = outcome(seed, found, expected)
-            counts[result] += 1
-            if result in ("traceback", "silent"):
-                tell(f"{result}: {what}")
-    return dict(counts)
-
-
-if __name__ == "__main__":
-    print(run(*map(int, sys.argv[1:])))
+        for seed in range(count):
+            if not done(seed):
+                yield seed, *outcome(seed, found, expected)

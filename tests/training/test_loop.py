@@ -2,6 +2,7 @@
 
 import functools
 import json
+import types
 import weakref
 
 import grain
@@ -13,6 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from janus_jax.errors import UserError
+from janus_jax.training import loop
 from janus_jax.training.loop import AHEAD, Job, fit, supervised
 from janus_jax.training.step import Built, init_state, make_train_step
 from janus_jax.training.workdir import FILE, Checkpoints
@@ -54,7 +56,15 @@ def initial(params):
 
 
 def train(
-    workdir, stop, watch=lambda number: None, more=lambda values: {}, steps=STEPS, bad=(), given=None, ahead=AHEAD
+    workdir,
+    stop,
+    watch=lambda number: None,
+    more=lambda values: {},
+    steps=STEPS,
+    bad=(),
+    given=None,
+    ahead=AHEAD,
+    log_every=1,
 ):
     """Trains on batches that differ from step to step, those of `bad` not finite; watch(n) is called before the n-th
     step of this run, and more(values) gives it further metrics."""
@@ -72,7 +82,7 @@ def train(
 
     config = ConfigDict({"steps": steps, "save_every": 2, "learning_rate": 0.1})
     job = supervised(Built(watched, initial, abstract), given or [PARAMS], batches, PLACE)
-    return fit(workdir, "toy", job, config, stop, ahead=ahead)
+    return fit(workdir, "toy", job, config, stop, log_every=log_every, ahead=ahead)
 
 
 def lines(workdir):
@@ -100,14 +110,15 @@ def test_parameters_are_given_away(tmp_path, before):
 
 
 @pytest.mark.parametrize("after", [1, 2, 5])
-def test_stopped_and_resumed(tmp_path, after):
+def test_stopped_and_resumed(tmp_path, capfd, after):
     """A signal saves; the resumed run sees the batches that were left, and ends in the very same state."""
     straight, finished = train(tmp_path / "straight", Stop())
     assert finished and int(straight.step) == STEPS
     state, finished = train(tmp_path / "cut", Stop(after))
     assert not finished and int(state.step) == after
+    assert f"stopped after step {after} of {STEPS}; the same command goes on" in capfd.readouterr().err
     state, finished = train(tmp_path / "cut", Stop())
-    assert finished
+    assert finished and "stopped" not in capfd.readouterr().err
     assert_equal(state, straight)
     again, finished = train(tmp_path / "cut", Stop())  # nothing is left to do
     assert finished
@@ -158,6 +169,22 @@ def test_few_steps_are_under_way_at_once(tmp_path):
         return {"number": Pending(number)}
 
     train(tmp_path, Stop(), more=more)
+
+
+def test_the_pace_counts_the_steps_between_lines(tmp_path, monkeypatch):
+    """Each takes a second: also those of a resumed run's first line, and of the last one."""
+    clock = iter(range(1000))
+    stand_in = types.SimpleNamespace(time=lambda: 0.0)
+    monkeypatch.setattr(loop, "time", stand_in)
+
+    def watch(number):
+        second = float(next(clock))
+        stand_in.time = lambda: second + 1
+
+    train(tmp_path, Stop(2), watch, log_every=3)
+    stand_in.time = lambda: 2.0
+    train(tmp_path, Stop(), watch, log_every=3)
+    assert [(line["step"], line["steps_per_second"]) for line in lines(tmp_path)] == [(3, 1.0), (6, 1.0), (7, 1.0)]
 
 
 def test_more_steps_and_fewer(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from janus_jax.rl import advantages
-from janus_jax.sequences.batch import DESCRIBE, DRAW, GROUPS, REASON, REDRAW, VERDICT
+from janus_jax.sequences.batch import DESCRIBE, DRAW, EDIT, GROUPS, REASON, REDRAW, VERDICT
 from janus_jax.training import losses
 
 
@@ -28,8 +28,9 @@ def close(a, b, atol=1e-6):
 def test_shares():
     close(losses.sft_shares(10, 10, 15), [10 / 35, 8 / 35, 2 / 35, 15 / 35, 0])
     close(losses.sft_shares(0.2, 0.3, 0.3, 0.2, verdict_share=0.5), [0.2, 0.15, 0.15, 0.3, 0.2])
-    assert GROUPS == ("draw", "verdict", "reason", "redraw", "describe")
-    assert (DRAW, VERDICT, REASON, REDRAW, DESCRIBE) == (0, 1, 2, 3, 4)
+    close(losses.sft_shares(1, 1, 1, 0, 1), [0.25, 0.2, 0.05, 0.25, 0, 0.25])
+    assert GROUPS == ("draw", "verdict", "reason", "redraw", "describe", "edit")
+    assert (DRAW, VERDICT, REASON, REDRAW, DESCRIBE, EDIT) == (0, 1, 2, 3, 4, 5)
 
 
 def test_verdict_and_reason_are_split_0_8_to_0_2():

@@ -80,6 +80,7 @@ def test_a_line_that_cannot_be_written(tmp_path, monkeypatch):
             metrics.write(1, {"loss": 1})
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # their file was never to be closed
 def test_events_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     """Are left out; the training goes on, and so do they when there is room again."""
     with Metrics(tmp_path, "rl") as metrics:

@@ -36,11 +36,9 @@ def test_warmup_linear_then_at_its_corners(kind, middle):
     assert at(schedule, 75) == pytest.approx(quarter[kind], abs=1e-6)
 
 
-def test_schedule_without_a_warmup_and_of_unknown_kind():
+def test_schedule_without_a_warmup():
     schedule = optim.warmup_linear_then("linear", 1.0, 0.5, 0.1, 0, 10, 20)
     assert [at(schedule, step) for step in (0, 10, 20)] == pytest.approx([1.0, 0.5, 0.1])
-    with pytest.raises(ValueError, match="'square' is neither"):
-        optim.warmup_linear_then("square", 1.0, 0.5, 0.1, 0, 10, 20)
 
 
 @pytest.mark.parametrize("name", ["shapes", "1b", "7b"])

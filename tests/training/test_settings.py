@@ -6,7 +6,8 @@ import pytest
 
 from janus_jax import cli
 from janus_jax.errors import UserError
-from janus_jax.rl import credit
+from janus_jax.rl.advantages import ESTIMATORS
+from janus_jax.rl.credit import CREDITS
 from janus_jax.training import settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -18,13 +19,14 @@ def read(file):
 
 
 def check_rl(config):
-    settings.check_rl(config, credit.CREDITS, (*credit.ESTIMATORS, "ppo"))
+    settings.check_rl(config, CREDITS, ESTIMATORS)
 
 
 CHECKS = {
     "configs/shapes_vq.py": (settings.check_vq, settings.VQ, {"vq"}),
     "configs/shapes_base.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "configs/shapes_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
+    "configs/shapes_edit_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "configs/janus_pro_1b_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "configs/janus_pro_7b_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "tests/configs/micro_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
@@ -51,7 +53,7 @@ SFT, RL, VQ = "configs/shapes_sft.py", "configs/shapes_rl.py", "configs/shapes_v
     [
         *((SFT, name, (NAN, INF, -1.0)) for name in ("learning_rate", "weight_decay", "final_learning_rate")),
         *((SFT, name, (NAN, -0.1, 2.0)) for name in ("verdict_share", "drop_prompt", "judged_right")),
-        (SFT, "shares", ((1, -1, 1, 1), (0, 0, 0, 0), (1, NAN, 1, 1), (1, 1, 1), ())),
+        (SFT, "shares", ((1, -1, 1, 1), (0, 0, 0, 0), (1, NAN, 1, 1), (1, 1, 1), (), (1,) * 6)),
         (SFT, "buckets", ((), ((60, ()),), (60, 80), ((0, (("draw", 0, 1),)),), ((60, (("paint", 0, 1),)),))),
         (SFT, "buckets", (((60, (("draw", 0),)),), ((60, (("draw", 0, 0),)),), ((60, (("draw", -1, 1),)),))),
         (SFT, "decay_steps", (-5,)),
@@ -96,6 +98,16 @@ def test_settings_that_do_not_go_together(changed):
     config.update(changed)
     with pytest.raises(UserError, match="--config"):
         check_rl(config)
+
+
+def test_groups_of_one():
+    """Nobody to compare with; who credits tokens against expectations needs nobody."""
+    config = read(RL)
+    config.group = 1
+    with pytest.raises(UserError, match="grpo compares the members of a group: set --config.group to at least 2"):
+        check_rl(config)
+    config.update({"estimator": "ppo", "credit": "trajectory"})
+    check_rl(config)
 
 
 def test_a_configuration_of_earlier_code():

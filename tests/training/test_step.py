@@ -16,10 +16,10 @@ from jax.sharding import PartitionSpec as P
 from steps import PLAIN, draw_batch, forward, pg_batch, sft_batch, sft_loss, sft_prepare
 from tiny import MODEL, I, params
 
-from janus_jax import train_rl
 from janus_jax.errors import UserError
 from janus_jax.models.janus import Janus, differentiated
 from janus_jax.parallel import sharding
+from janus_jax.rl import learning
 from janus_jax.training import losses
 from janus_jax.training.logps import token_logps
 from janus_jax.training.step import (
@@ -370,7 +370,7 @@ def test_a_step_whose_updates_were_all_skipped_counts(updates):
             return state + 1, {**dict.fromkeys(names, jnp.float32(0)), "skipped": jnp.float32(state not in good)}
 
         stage = SimpleNamespace(programs=SimpleNamespace(built=SimpleNamespace(step=step)))
-        return train_rl.learn(config, stage, 0, None)
+        return learning.learn(config, stage, 0, None)
 
     state, values = learnt(good=())
     assert state == updates and values["skipped"] == 1 and in_a_row(3, values) == 4

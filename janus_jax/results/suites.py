@@ -1,0 +1,71 @@
+"""What an evaluation asks: held-out prompts, or held-out edits, with their categories; and the figures of edits."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from janus_jax.results.scores import clustered
+from janus_jax.rewards import shapes
+from janus_jax.rewards.judge import FOLLOWING, PRESERVING
+from janus_jax.sampling import decode
+from janus_jax.sequences import images
+from janus_jax.sequences.request import Request
+from janus_jax.shapes import edit_pairs, text
+
+# How many of each category, unless it is said. Of additions there are not a hundred; the questions' module is answers.
+PER_CATEGORY = {"shapes": 100, "shapes_edit": 60, "shapes_questions": 100}
+EDIT_SCORES = (FOLLOWING, PRESERVING, "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """requests, and the category of each one's text, which none shares with another; targets: of edits the true
+    pictures u8[N, side, side, 3]."""
+
+    requests: list[Request]
+    categories: dict[str, str]
+    targets: np.ndarray | None = None
+
+
+def suite(name: str, per_category: int) -> Suite:
+    """The suite "shapes" or "shapes_edit", with so many of each category. Raises ValueError where one has fewer."""
+    if name == "shapes":
+        prompts = text.held_out_prompts(per_category)
+        return Suite([Request(p) for p in prompts], {p: text.parse(p).category for p in prompts})
+    edits, sources, targets = zip(*edit_pairs.held_out_edits(per_category), strict=True)
+    requests = [Request(e.instruction, Image.fromarray(s)) for e, s in zip(edits, sources, strict=True)]
+    return Suite(requests, {e.instruction: e.kind for e in edits}, np.stack(targets))
+
+
+def edit_figures(outcomes, categories) -> dict[str, dict]:
+    """{kind: {"following", "preserving", "both": (mean, standard error)}} of the chosen pictures. outcomes: dicts with
+    "prompt", "final" and, a list over the rounds each, "following" and "preserving"; both: the share of pictures where
+    each of them is 1."""
+    chosen = [(one["following"][one["final"]], one["preserving"][one["final"]]) for one in outcomes]
+    prompts = [one["prompt"] for one in outcomes]
+    return _by_kind(prompts, np.array(chosen), categories)
+
+
+def edit_bound(model, params, asked: Suite) -> dict[str, dict]:
+    """The same figures of the true pictures, encoded and decoded: what no model with this tokenizer is to exceed."""
+    size = len(asked.targets) // len(set(asked.categories.values()))  # one program for all parts
+    parts = []
+    for begin in range(0, len(asked.targets), size):
+        codes = decode.encode_codes(model, params, asked.targets[begin : begin + size] / np.float32(127.5) - 1)
+        parts.append(images.to_uint8(decode.decode_codes(model, params, codes)))
+    judged = shapes.judge(asked.requests, [Image.fromarray(picture) for picture in np.concatenate(parts)])
+    values = np.stack([judged[FOLLOWING], judged[PRESERVING]], axis=1)
+    return _by_kind([request.prompt for request in asked.requests], values, asked.categories)
+
+
+def _by_kind(prompts, values, categories):
+    kinds = np.array([categories[prompt] for prompt in prompts])
+    columns = np.column_stack([values, (values == 1).all(1)]).T
+    return {
+        kind: {
+            name: clustered(column[kinds == kind], np.array(prompts)[kinds == kind])
+            for name, column in zip(EDIT_SCORES, columns, strict=True)
+        }
+        for kind in dict.fromkeys(categories.values())
+    }
