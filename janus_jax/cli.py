@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
@@ -24,6 +25,8 @@ def run(main, leave=sys.exit) -> None:
     # What fails is said once, by us; orbax and its tasks would say the same, each with a traceback.
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel("CRITICAL")
+    sys.unraisablehook = _unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # likewise
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -38,6 +41,13 @@ def run(main, leave=sys.exit) -> None:
     except Exception:
         traceback.print_exc()
         leave(1)
+
+
+def _unraisable(what) -> None:
+    """What nobody can catch. tensorstore reports each write that was under way when a save failed to an event loop that
+    is gone by then; of the save itself there is a line."""
+    if not (isinstance(what.exc_value, RuntimeError) and str(what.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(what)
 
 
 def parse_config(argv, doc: str, workdir: bool = True):

@@ -205,6 +205,25 @@ def test_ctrl_c_is_a_line():
     assert (run.returncode, run.stderr) == (130, "stopped\n")
 
 
+@pytest.mark.parametrize("said, told", [("Event loop is closed", False), ("no such loop", True)])
+def test_what_libraries_report_of_a_failed_save_is_no_traceback(said, told):
+    """As an error that nobody can catch, beside the one that ends the command."""
+    code = f"""
+from janus_jax import cli
+
+class Write:
+    def __del__(self):
+        raise RuntimeError({said!r})
+
+def main(argv):
+    Write()
+
+cli.run(main)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and (said in run.stderr) == told
+
+
 def test_a_bucket_is_no_workdir():
     assert "gcsfuse" in refused(train_rl.main, "--config", RL, "--workdir", "gs://bucket/rl")
 

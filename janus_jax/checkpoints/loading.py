@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import textwrap
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +49,7 @@ def find(path) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(str(path), allow_patterns=HUB_FILES))
     except Exception as error:  # of the hub, of HTTP or of the network: many kinds, and all of them mean this
-        reason = " ".join(str(error).split())[:120]
+        reason = textwrap.shorten(str(error), 160, placeholder="...")
         raise UserError(f"no checkpoint at {folder}, and the hub does not give it ({reason}): {hint}") from error
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,8 @@ def outcome(runs: Runs, seed: int) -> tuple[str, str]:
     with disk(size) as folder:
         workdir = folder / "w"
         status, said = ended(runs.start(stage, workdir))
-        errors = [line for line in said.replace("\r", "\n").splitlines() if "step/s]" not in line and line.strip()]
+        lines = said.replace("\r", "\n").splitlines()
+        errors = [line for line in lines if line.strip() and not re.match(r"(sft|rl): +\d+%", line)]
         what = f"{seed}: {stage}, {size:.1f} of {needed:.1f} MB: {status}: {errors}"
         if status not in (0, 2) or len(errors) > 1 or "Traceback" in said:
             return "traceback", what

@@ -88,7 +88,8 @@ def outcome(runs: Runs, seed: int, workdir: Path, number: int) -> tuple[str, str
         process.send_signal(number)
         status, said = ended(process)
         what += f", {signal.Signals(number).name} at {moment:.1f} s of {seconds:.1f}: {status}"
-        if number != signal.SIGKILL and (status not in (0, 130, 143) or "Traceback" in said):
+        # -number: before the command could say what it does then, or when it had nothing left to do
+        if status not in (0, 143, -number) or "Traceback" in said:
             return "traceback", f"{what}: {said[-300:]}"
     status, said = ended(runs.start(stage, workdir))
     if status != 0 or "Traceback" in said:

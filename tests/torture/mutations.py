@@ -7,6 +7,7 @@ raised; silent: another model was loaded. The last two are faults.
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,10 @@ from unittest import mock
 
 import jax
 import numpy as np
-import test_formats as world
+
+sys.path.append(str(Path(__file__).parents[1] / "checkpoints"))
+
+import test_formats as world  # noqa: E402
 
 from janus_jax import convert
 from janus_jax.checkpoints import loading, model_folder, published_config
