@@ -26,7 +26,8 @@ def run(main, leave=sys.exit) -> None:
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel("CRITICAL")
     sys.unraisablehook = _unraisable
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # likewise
+    # orbax leaves the rest of a failed save unawaited
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         main(sys.argv[1:])
     except UserError as error:

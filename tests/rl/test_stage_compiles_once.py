@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from commands import CONFIGS
 from tiny import MODEL, params, processor
 
 from janus_jax import cli, train_rl
@@ -43,7 +44,7 @@ def test_stage_2(tmp_path):
     config, workdir = cli.parse_config(
         [
             "--config",
-            "configs/shapes_rl.py",
+            str(CONFIGS / "shapes_rl.py"),
             "--workdir",
             str(tmp_path / "w"),
             f"--config.init={tmp_path / 'init'}",
