@@ -71,21 +71,27 @@ for ((index = 0; index < count; index++)); do
 done
 
 result=0 reaper=""
+declare -A ended=() # statuses of those that have died and are not yet spoken of
 while ((${#number[@]})); do
-  gone=""
   # Looked for, not waited for: `wait -n` does not know one that was gone before it was called.
   for group in "${!number[@]}"; do
-    if ! kill -0 "$group"; then gone="$group"; fi
+    if [[ -z "${ended[$group]:-}" ]] && ! kill -0 "$group"; then
+      ended[$group]=0
+      wait "$group" || ended[$group]=$?
+    fi
+  done
+  # Of several, one that was killed comes first: the others only lost their connection to it.
+  gone="" status=-1
+  for group in "${!ended[@]}"; do
+    if ((ended[$group] > status)); then gone="$group" status="${ended[$group]}"; fi
   done
   if [[ -z "$gone" ]]; then
     sleep 0.2 &
     wait "$!" || true # a signal to us ends this at once
     continue
   fi
-  status=0
-  wait "$gone" || status=$?
   index="${number[$gone]}"
-  unset "number[$gone]"
+  unset "number[$gone]" "ended[$gone]"
   kill -KILL -- "-$gone" || true # what it left behind
   if ((status && !result)); then
     result="$status"

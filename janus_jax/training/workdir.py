@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 import json
 import os
 import shutil
@@ -124,24 +123,26 @@ def _sum_of_bits(tree):
     return sum(map(one, jax.tree.leaves(tree)), jnp.uint32(0))
 
 
-@contextlib.contextmanager
-def _quietly():
-    """Leaves out what orbax's tasks say after the first array that failed, to an event loop that is closed by then:
-    some of them long after."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda said: None
+def _read(call) -> tuple[dict, str]:
+    """What `call()` gives, or {} and the reason in one line.
+
+    After the first array that failed, orbax leaves its other tasks unfinished, and closes the event loop that they
+    belong to. Each says so when it is collected, and the store's threads when they are done, some of them long after:
+    from now on that stays unheard."""
     try:
-        yield
-    except Exception:
-        gc.collect()  # tasks speak when they go
-        heard = hook
+        return call(), ""
+    except Exception as error:  # of many types, those of the store and of its readers
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+    hook = sys.unraisablehook
 
-        def hook(said):
-            if "Event loop is closed" not in str(said.exc_value):
-                heard(said)
+    def but_left_tasks(said):
+        code = getattr(said.object, "cr_code", None)
+        if "orbax" not in getattr(code, "co_filename", "") and "Event loop is closed" not in str(said.exc_value):
+            hook(said)
 
-        raise
-    finally:
-        sys.unraisablehook = hook
+    if getattr(hook, "__name__", "") != but_left_tasks.__name__:  # once
+        sys.unraisablehook = but_left_tasks
+    return {}, reason
 
 
 class Checkpoints:
@@ -250,15 +251,15 @@ class Checkpoints:
         items = {name: ocp.args.StandardRestore(tree) for name, tree in arrays.items()}
         named = (*values, SUMS) if self.holds(step, SUMS) else values
         items |= {name: ocp.args.JsonRestore() for name in named}
-        reason, found = "", {}
-        try:
-            with _quietly():
-                found = dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+
+        def read():
+            found = dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
             for name, total in found.pop(SUMS, {}).items():
                 if name in arrays and int(_sum_of_bits(found[name])) != total:
-                    reason = f"{name} is not what was written"
-        except Exception as error:  # of many types, those of the store and of its readers
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+                    raise ValueError(f"{name} is not what was written")
+            return found
+
+        found, reason = _read(read)
         failed = np.flatnonzero(agree.gathered(np.array(bool(reason))))
         if len(failed):
             raise UserError(

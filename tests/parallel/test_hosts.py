@@ -269,6 +269,19 @@ def test_the_launcher_names_the_one_that_died():
     assert process.returncode == 3
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+def test_the_launcher_names_the_one_that_was_killed(killed, tmp_path):
+    """Its peer, which fails because it is gone, is not what ended the run."""
+    command = """
+        if ((JAX_PROCESS_ID == $0)); then echo $$ >"$1/made"; mv "$1/made" "$1/pid"; sleep 1; kill -9 $$; fi
+        until [[ -f "$1/pid" ]]; do sleep 0.1; done
+        while kill -0 "$(<"$1/pid")"; do sleep 0.01; done
+        exit 1"""
+    process = launcher(2, "bash", "-c", command, killed, tmp_path)
+    assert f"process {killed} of 2 was killed by signal 9 (KILL)" in process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + 9
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_launcher_hands_signals_on(number):
     trap = "trap 'echo saved; exit 0' TERM; echo up; sleep 100 & wait"
