@@ -31,6 +31,11 @@ REQUIRES = [
     "importlib_resources>=6",  # tensorflow-datasets imports it when it builds a data set, and does not ask for it
     "numpy>=2.2",
     "pillow>=12",
+    # Fonts of storyboards, under the OFL: most scripts, 46 MB; and the order and joining of letters where Pillow has no
+    # library for that. < 2027 and < 1: the fonts' place in the package and the call are not promised.
+    "weblate-fonts>=2026.1,<2027",
+    "python-bidi>=0.6,<1",
+    "arabic-reshaper>=3",
     "safetensors>=0.7",
     "tqdm>=4.67",
     "tensorboardX>=2.6.4",
@@ -40,7 +45,12 @@ REQUIRES = [
     "tenacity>=9.2.1",
 ]
 
+# >= 6.31: the one that was tried. < 7: a major release moves arguments (theme and css went from Blocks to launch in 6).
+# It wants pillow < 13, which we allow; everything else it needs is of its own.
+PAGE = "gradio>=6.31,<7"
+
 EXTRAS = {
+    "app": [PAGE],
     "tpu": ["jax[tpu]"],
     # cuda12, as in jax's own [cuda]: it runs on NVIDIA drivers from 525 on, cuda13 wants 580.
     "cuda": ["jax[cuda12]"],
@@ -50,7 +60,10 @@ EXTRAS = {
     # The TPU compiler, for janus_jax.compile on machines without a TPU. == 0.0.42.*: what jax[tpu] 0.10.2 asks for;
     # another one may compile otherwise, or refuse.
     "aot": ["libtpu==0.0.42.*"],
+    # config.writers = ("tensorboard", "wandb"): Weights & Biases. < 1: below 1.0, as flax.
+    "wandb": ["wandb>=0.31,<1"],
     "dev": [
+        PAGE,
         "pytest>=9",
         "pytest-xdist>=3.8",
         # < 0.18: a minor release may format differently.
@@ -72,6 +85,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["janus_jax", "janus_jax.*"]),
     package_data={"janus_jax": ["assets/**"]},
+    entry_points={"console_scripts": ["janus-jax = janus_jax.__main__:script"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
 )

@@ -2,9 +2,13 @@
 
     python -m benchmarks.compare --size tiny --task draw --peer hf
 
+The tasks: draw, pictures under guidance; sft, an AdamW step of draw rows; rl, a step of stage 2, in which pictures are
+drawn, looked at, judged by a function and learnt from.
+
 Each side is a process of its own, so that their threads do not meet; both have all cores, and while one works the
 other waits. After a first run of each, which compiles, they take turns. Prints the medians, their ratio (HF's seconds
-over ours: more than 1 is faster than HF), the spread, the most memory that each held, and what this machine does at
+over ours: more than 1 is faster than HF), the spread, the processor time (which other work on the machine changes
+less), the most memory that each held, and what this machine does at
 most: bytes copied and products of matrices per second, with the share of it that was reached. Writes it all to
 benchmarks/results/.
 """
@@ -25,7 +29,7 @@ from janus_jax.errors import UserError
 
 RESULTS = Path(__file__).parent / "results"
 SIDES = ("ours", "hf")
-TASKS = ("draw", "sft")
+TASKS = ("draw", "introspect", "sft", "rl")
 
 
 def work(side: str, size: str, task: str, seconds_to=sys.stdout) -> None:
@@ -39,15 +43,15 @@ def work(side: str, size: str, task: str, seconds_to=sys.stdout) -> None:
 
         from benchmarks import hf
 
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         run = hf.task(task, size)
     print("ready", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         run()
-        seconds = time.perf_counter() - start
+        seconds, used = time.perf_counter() - start, time.process_time() - used
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), file=seconds_to, flush=True)
+        print(json.dumps({"seconds": seconds, "cpu_seconds": used, "peak_bytes": peak}), file=seconds_to, flush=True)
 
 
 class Side:
@@ -58,7 +62,7 @@ class Side:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "passive"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=environment, **pipes)
-        self.seconds, self.peak = [], 0
+        self.seconds, self.used, self.peak = [], [], 0
         self._line("ready")
 
     def _line(self, expected):
@@ -72,6 +76,7 @@ class Side:
         self.process.stdin.flush()
         result = json.loads(self._line("{"))
         self.seconds.append(result["seconds"])
+        self.used.append(result["cpu_seconds"])
         self.peak = result["peak_bytes"]
         return result["seconds"]
 
@@ -102,7 +107,8 @@ def ceilings() -> dict[str, float]:
 
 
 def needed(size: str, task: str) -> dict[str, float]:
-    """The fewest bytes that a task must move and the operations that it must do."""
+    """The fewest bytes that a task must move and the operations that it must do; of an introspection those of drawing
+    alone."""
     import jax
 
     from benchmarks import sizes
@@ -114,13 +120,19 @@ def needed(size: str, task: str) -> dict[str, float]:
     one_step = sum(leaf.size * 4 for name in ("gen_head", "gen_aligner") for leaf in jax.tree.leaves(params[name]))
     one_step += sum(leaf.size * 4 for leaf in jax.tree.leaves(params["llama"]["layers"]))
     I, T = cfg.vq.tokens, sizes.PROMPT
-    if task == "draw":
+    if task in ("draw", "introspect", "rl"):
+        times = 3 * sizes.TRAJECTORIES // (2 * sizes.PICTURES) if task == "introspect" else 1
         rows = 2 * sizes.PICTURES
         cached = 2 * rows * cfg.llama.layers * cfg.llama.kv_heads * cfg.llama.head_dim * 4
         tokens = rows * (T + I)
         operations = flops.decoder(cfg, tokens, rows * flops.causal(T + I)) + flops.code_head(cfg, rows * I)
         operations += flops.vq_decoder(cfg.vq, sizes.PICTURES)
-        return {"bytes": I * one_step + cached * flops.causal(I, T), "flop": operations}
+        least = {"bytes": times * (I * one_step + cached * flops.causal(I, T)), "flop": times * operations}
+        if task == "rl":  # the reference's pass and the policy's, of two rows of a picture and one of the judge
+            scored = flops.decoder(cfg, 3 * tokens // 2, 3 * rows // 2 * flops.causal(T + I))
+            scored += flops.code_head(cfg, rows * I)
+            least = {"bytes": least["bytes"] + 9 * one_step, "flop": operations + (1 + flops.TRAINED) * scored}
+        return least
     rows = sizes.SFT_ROWS[size]
     operations = flops.decoder(cfg, rows * (T + I), rows * flops.causal(T + I)) + flops.code_head(cfg, rows * I)
     return {"bytes": 9 * one_step, "flop": flops.TRAINED * operations}
@@ -135,10 +147,11 @@ def report(size: str, task: str, sides: dict[str, Side], repeats: int) -> dict:
         "size": size,
         "task": task,
         "repeats": repeats,
-        "threads": os.cpu_count(),
+        "threads": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),
         "seconds": median,
         "ratio": median["hf"] / median["ours"],
+        "cpu_seconds": {name: statistics.median(side.used[1:]) for name, side in sides.items()},
         "spread": {name: [min(side.seconds[1:]), max(side.seconds[1:])] for name, side in sides.items()},
         "first_seconds": {name: side.seconds[0] for name, side in sides.items()},
         "peak_bytes": {name: side.peak for name, side in sides.items()},
@@ -176,6 +189,7 @@ def main(argv):
         low, high = result["spread"][name]
         print(
             f"{name:5} {result['seconds'][name]:8.3f} s ({low:.3f} to {high:.3f}), "
+            f"{result['cpu_seconds'][name]:.3f} s of all cores' time, "
             f"first {result['first_seconds'][name]:.1f} s, peak {result['peak_bytes'][name] / 2**30:.2f} GiB, "
             f"{result['share_of_ceiling'][name]:.0%} of the ceiling"
         )

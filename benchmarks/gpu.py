@@ -18,9 +18,10 @@ from pathlib import Path
 
 SIZE = os.environ.get("GPU_SIZE", "1b")  # "tiny": to try the script where there is no card
 BATCHES = (8, 1, 32)
+AHEAD = (4, 16)  # codes of a pass
 ROWS = 8  # of a training step
 # name of a part -> the most seconds that it may take; together under ten minutes
-PARTS = {"ceilings": 30, "ours_draw": 110, "hf_draw": 120, "hf_sft": 40, "ours_sft": 200}
+PARTS = {"ceilings": 30, "ours_draw": 200, "hf_draw": 100, "hf_sft": 40, "ours_sft": 200}
 
 
 def say(**values):
@@ -102,6 +103,10 @@ def ours_draw():
         codes = timed(lambda pictures=pictures: ours.draw(model, params, pictures, decoded=False))
         whole = timed(lambda pictures=pictures: ours.draw(model, params, pictures), 1)
         say(pictures=pictures, codes=codes, with_pixels=whole, least_bytes=least_bytes(model.cfg, pictures))
+    # of random weights no guess is right: what a pass of so many codes takes
+    for ahead in AHEAD:
+        passes = timed(lambda ahead=ahead: ours.draw(model, params, 1, decoded=False, ahead=ahead), 1)
+        say(pictures=1, lookahead=ahead, passes=passes)
 
 
 def hf_model(dtype):
@@ -193,6 +198,9 @@ def summary(results) -> list[str]:
     lines, top = [], (results.get("ceilings") or [{}])[0]
     theirs = {r["pictures"]: r["codes"]["seconds"] for r in results.get("hf_draw", [])}
     for r in results.get("ours_draw", []):
+        if "lookahead" in r:
+            lines.append(f"draw  1, passes of {r['lookahead']} codes, none guessed: {r['passes']['seconds']:.2f} s")
+            continue
         seconds, hf = r["codes"]["seconds"], theirs.get(r["pictures"])
         share = r["least_bytes"] / seconds / 1e9 / top["copy_GB_s"] if top else float("nan")
         ratio = f"{hf:.2f} s, ratio {hf / seconds:.2f}" if hf else "not measured"

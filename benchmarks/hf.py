@@ -27,16 +27,16 @@ def model_of(cfg, device="cpu", dtype=torch.float32, state=None):
     return model.to(device).eval()
 
 
-def prompts(cfg, pictures, device):
+def prompts(cfg, pictures, device, length=sizes.PROMPT):
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(4, cfg.llama.vocab_size, (pictures, sizes.PROMPT), generator=generator)
+    ids = torch.randint(4, cfg.llama.vocab_size, (pictures, length), generator=generator)
     ids[:, 0] = 0
     return ids.to(device)
 
 
-def draw(model, cfg, pictures: int, decoded: bool = True):
-    """Pictures of prompts, under guidance."""
-    ids = prompts(cfg, pictures, model.device)
+def draw(model, cfg, pictures: int, decoded: bool = True, more: int = 0):
+    """Pictures of prompts of PROMPT tokens and `more`, under guidance."""
+    ids = prompts(cfg, pictures, model.device, sizes.PROMPT + more)
     codes = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -44,10 +44,40 @@ def draw(model, cfg, pictures: int, decoded: bool = True):
         do_sample=True,
         guidance_scale=sizes.GUIDANCE,
         use_cache=True,
-        max_length=sizes.PROMPT + cfg.vq.tokens,
+        max_length=ids.shape[1] + cfg.vq.tokens,
     )
     with torch.no_grad():
         return model.decode_image_tokens(codes) if decoded else codes
+
+
+def say(model, cfg, pixels):
+    """REASON tokens about each picture f32[B,3,h,w], after a prompt."""
+    ids = prompts(cfg, len(pixels), model.device)
+    picture = torch.full((len(pixels), cfg.siglip.tokens), 3, device=model.device)
+    ids = torch.cat([ids, picture, ids[:, 1:9]], dim=1)  # the question
+    settings = {"do_sample": True, "min_new_tokens": sizes.REASON, "max_new_tokens": sizes.REASON}
+    side = cfg.siglip.image_size
+    pixels = torch.nn.functional.interpolate(pixels, (side, side), mode="bicubic")
+    return model.generate(
+        ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), generation_mode="text", **settings
+    )
+
+
+def introspect(model, cfg):
+    """f(): what janus_jax.introspect does, by the library's own calls: PICTURES at a time are drawn, spoken about, and
+    half of them drawn and spoken about again. Of the first picture the second one sees the reason alone: `generate`
+    takes no codes. That is less than ours does."""
+
+    def turn(pictures, more=0):
+        drawn = draw(model, cfg, pictures, more=more)
+        say(model, cfg, drawn.permute(0, 3, 1, 2) if drawn.shape[-1] == 3 else drawn)
+
+    def run():
+        for _ in range(sizes.TRAJECTORIES // sizes.PICTURES):
+            turn(sizes.PICTURES)
+            turn(sizes.PICTURES // 2, sizes.REASON)
+
+    return run
 
 
 def sft_step(model, cfg, rows: int):
@@ -82,6 +112,12 @@ def task(name: str, size: str, device="cpu", dtype=torch.float32, state=None):
     model = model_of(cfg, device, dtype, state)
     if name == "draw":
         return lambda: draw(model, cfg, sizes.PICTURES)
+    if name == "introspect":
+        return introspect(model, cfg)
     if name == "sft":
         return sft_step(model, cfg, sizes.SFT_ROWS[size])
+    if name == "rl":
+        from benchmarks.hf_rl import rl_step
+
+        return rl_step(model, cfg)
     raise ValueError(name)

@@ -6,18 +6,24 @@ from janus_jax.models import LlamaConfig, SiglipConfig, VQConfig
 PROMPT = 32  # tokens of a prompt
 GUIDANCE = 5.0
 PICTURES = 4
+TRAJECTORIES = 8  # of an introspection, PICTURES at a time, half of which are drawn again
+REASON = 32  # tokens of what is said about a picture
+GROUP = 2  # pictures of a prompt, in a step of stage 2
 SFT_ROWS = {"tiny": 8, "small": 2}
 
+# Layers laid out one after another, as configs/shapes_*.py have them: on a CPU quicker than the loop.
 SIZES = {
     "tiny": janus_jax.JanusConfig(
         llama=LlamaConfig(vocab_size=4096, width=256, layers=6, heads=4, kv_heads=4, head_dim=64, mlp=704),
         siglip=SiglipConfig(image_size=128, patch_size=16, width=256, layers=4, heads=4, mlp=1024),
         vq=VQConfig(image_size=128, channels=32),
+        scan=False,
     ),
     "small": janus_jax.JanusConfig(
         llama=LlamaConfig(vocab_size=32000, width=768, layers=12, heads=12, kv_heads=12, head_dim=64, mlp=2048),
         siglip=SiglipConfig(image_size=384, patch_size=16, width=384, layers=6, heads=6, mlp=1536),
         vq=VQConfig(image_size=384, channels=64),
+        scan=False,
     ),
     "1b": janus_jax.JanusConfig.preset("1b"),
 }

@@ -23,8 +23,12 @@ SLICES = {
     "v6e-4": {"mesh": (1, 4, 1)},
     "tpu7x-8": {"mesh": (1, 8, 1)},
 }
-# micro_batches: parts that a step's batch is cut into; moments, gradients: how they are kept, bfloat16 halves them
-USUAL = {"mesh": (1, -1, 1), "micro_batches": 1, "moments": "float32", "gradients": "float32"}
+USUAL = {
+    "mesh": (1, -1, 1),  # data, fsdp, tensor
+    "micro_batches": 1,  # parts that a step's batch is cut into
+    "moments": "float32",  # how they are kept between steps; "bfloat16" halves their memory
+    "gradients": "float32",  # "bfloat16" halves theirs
+}
 
 # (length, ((task, earlier rounds, rows per step), ...)): a prompt has at most 200 tokens, a reason 184, a picture 576.
 # Multiples of 128, the blocks of the attention kernel; the few rows that are longer are drawn anew. 24 draw, 40 judge
@@ -58,6 +62,7 @@ def get_config(slice_name: str = "v5e-4"):
     config.shares = (2, 3, 5, 0)  # of the loss: draw, judge, redraw, describe
     config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
     config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
+    config.mended = 0.0  # share of redrawn pictures that are the wrong one mended, where the cache has such
     config.judged_right = 0.7  # the least score of a picture that is judged Yes
     # what commands will draw with
     config.cfg_weight = 5.0
@@ -71,6 +76,7 @@ def get_config(slice_name: str = "v5e-4"):
     config.weight_decay = 0.05  # of all but norms and biases
     config.log_every = 50  # steps between two lines of metrics
     config.save_every = 500  # steps between two checkpoints
+    config.writers = ("tensorboard",)  # beside metrics.jsonl; also "wandb", or module:name of your own
     # mesh, micro_batches, moments, gradients
     use_slice(config, slice_name, SLICES, USUAL)
     return config

@@ -25,14 +25,12 @@ SLICES = {
     "v6e-8": {"mesh": (1, 2, 4), "micro_batches": 32, "rollout_rows": 16},
     "tpu7x-8": {"mesh": (1, 2, 4), "rollout_rows": 0},
 }
-# micro_batches: parts that a step's batch is cut into; rollout_rows: trajectories drawn at a time, 0 = all; moments,
-# gradients: how they are kept, bfloat16 halves them
 USUAL = {
-    "mesh": (1, -1, 4),
-    "micro_batches": 16,
-    "rollout_rows": 64,
-    "moments": "float32",
-    "gradients": "float32",
+    "mesh": (1, -1, 4),  # data, fsdp, tensor
+    "micro_batches": 16,  # parts that a step's batch is cut into
+    "rollout_rows": 64,  # trajectories that are drawn at a time: what the cache has to hold; 0 = all
+    "moments": "float32",  # how they are kept between steps; "bfloat16" halves their memory
+    "gradients": "float32",  # "bfloat16" halves theirs
 }
 
 
@@ -60,8 +58,13 @@ def get_config(slice_name: str = "v5p-16"):
     config.rounds = 2
     config.group = 8  # trajectories per prompt
     config.prompts_per_step = 16
+    config.task = "draw"  # or "edit", or "both"
+    config.edit_share = 0.5  # of a step's prompts, where the task is both
+    config.edit_prompts = ""  # a file of edits, {"image1", "text"} per line; "" = the embedded world's
+    config.edit_images = ""  # the folder that its pictures lie in; "" = the file's own
     config.prompts = ""  # a file of prompts, one per line; "" = the embedded world's
     config.free_prompts = 0.5  # the share of the world's that is freely composed
+    config.failures = ()  # evaluations: its categories are asked for as often as they fail there; () = equally
     config.prompt_tokens = 64  # of the longest prompt
     config.cfg_weight = 5.0
     config.temperature = 1.0
@@ -75,6 +78,7 @@ def get_config(slice_name: str = "v5p-16"):
     config.clip_high = 0.2
     # bf16 rounds otherwise in a sampler's steps of one token than in a trainer's whole rows
     config.max_logp_gap = 0.5
+    config.gap_every = 1  # steps between two looks at that gap, with ahead, which take a pass of their own
     config.steps = 3000
     # linear to learning_rate in warmup steps, linear to turn_learning_rate at turn_step, then the schedule to the end
     config.schedule = "cosine"  # or "linear"
@@ -88,8 +92,10 @@ def get_config(slice_name: str = "v5p-16"):
     config.retention_every = 0  # steps between looks at how well a fixed set is judged; 0 = never
     config.retention_prompts = 48  # two pictures each
     config.retention_pairs = ""  # a file of labelled pictures in their place, see janus_jax/data/pairs.py
+    config.retention_questions = 0  # held-out questions about the world's pictures, of each kind, asked as often
     config.storyboard_every = 100  # steps between two pictures of trajectories
     config.save_every = 100  # steps between two checkpoints
+    config.writers = ("tensorboard",)  # beside metrics.jsonl; also "wandb", or module:name of your own
     # mesh, micro_batches, rollout_rows, moments, gradients
     use_slice(config, slice_name, SLICES, USUAL)
     return config

@@ -2,6 +2,8 @@
 
 python -m janus_jax.compile --config configs/janus_pro_generate.py --topology v5e-1
 python -m janus_jax.generate --checkpoint runs/janus1b_sft --prompt "..." --samples 4 --rounds 3 --out DIR
+
+7B on the eight chips of a v5e-8: --config.preset=7b --config.mesh="(1,1,8)", and --mesh tensor=8 for generate.
 """
 
 from ml_collections import ConfigDict

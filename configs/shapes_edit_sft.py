@@ -1,12 +1,12 @@
-r"""Stage 1 on the embedded world with edits: the three tasks, editing, and the judging of edits in one mixture, from
-the base model.
+r"""Stage 1 on the embedded world with edits: the three tasks, editing, the judging of edits, and questions in one
+mixture, from the base model.
 
     python -m janus_jax.cache_codes --task edit --tokenizer runs/vq/model --out runs/edits.npz
     python -m janus_jax.train_sft --config configs/shapes_edit_sft.py --workdir runs/edit_sft
 
-after the commands of configs/shapes_sft.py, whose cache of drawings is read, too; 7 minutes for the codes of 6000
-edits on 2 CPU cores. Each task of shapes_sft.py has the rows it has there. Editing alone, as in the original:
---config.cache= and --config.buckets of edits alone. No model of this has been trained yet.
+after the commands of configs/shapes_sft.py, whose cache of drawings is read, too. Drawing, judging and redrawing have
+the rows that they have there. Editing alone, as in the original: --config.cache= and --config.buckets of edits alone.
+No model of this has been trained yet.
 """
 
 from ml_collections import ConfigDict
@@ -16,30 +16,44 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.preset = "shapes"
-    # entries that replace the preset's; four layers laid out one after another are a seventh faster on a CPU than
-    # the loop
-    config.model = ConfigDict({"scan": False})
+    # entries that replace the preset's: pictures of 96 px, 36 codes to draw and 36 positions to see each; four layers
+    # laid out one after another are a seventh faster on a CPU than the loop
+    config.model = ConfigDict(
+        {
+            "scan": False,
+            "siglip": {"image_size": 96, "patch_size": 16},
+            "vq": {
+                "image_size": 96,
+                "patch": 4,
+                "channels": 24,
+                "channel_multipliers": (1, 2, 4),
+                "codebook_size": 1024,
+            },
+        }
+    )
     config.init = "runs/base"  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"  # not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes; empty: edits alone
     config.edits = "runs/edits.npz"  # the same of edits, each group with its source
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
-    # (length, ((task, earlier rounds, rows per step), ...)); 24 tokens of prompt: the few longer ones are left out.
+    # (length, ((task, earlier rounds, rows per step), ...)); 26 tokens of prompt: the few longer ones are left out.
     # Without the judge_edit rows the model is not taught to judge edits, as the original is not.
     config.buckets = (
-        (60, (("draw", 0, 12),)),
-        (80, (("judge", 0, 16),)),
-        (124, (("redraw", 1, 8), ("edit", 0, 12))),
-        (140, (("judge", 1, 4), ("judge_edit", 0, 12))),
-        (188, (("redraw", 2, 4), ("judge", 2, 2), ("edit", 1, 6))),
-        (212, (("judge_edit", 1, 2),)),
+        (62, (("draw", 0, 12),)),
+        (84, (("judge", 0, 16), ("answer", 0, 8))),
+        (126, (("redraw", 1, 8), ("edit", 0, 12))),
+        (142, (("judge", 1, 4), ("judge_edit", 0, 12))),
+        (190, (("redraw", 2, 4), ("judge", 2, 2), ("edit", 1, 6))),
+        (214, (("judge_edit", 1, 2),)),
     )
     config.micro_batches = 1  # parts that a step's batch is cut into
-    # of the loss: draw, judge (of drawings and of edits), redraw as released; describe; edit
-    config.shares = (10, 10, 15, 0, 15)
+    # of the loss: draw, judge (of drawings and of edits), redraw as released; answers; edit
+    config.shares = (10, 10, 15, 5, 15)
     config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
     config.drop_prompt = 0.1  # share of pictures that are learnt without their prompt or instruction, for guidance
+    # share of redrawn pictures that are the wrong one with its faults mended and the rest kept, not any right one
+    config.mended = 0.0
     config.judged_right = 0.8  # the least score of a picture that is judged Yes
     # what commands will draw with
     config.cfg_weight = 1.0  # guidance; so small a model does better without
@@ -55,4 +69,5 @@ def get_config():
     config.weight_decay = 0.05  # of all but norms and biases
     config.log_every = 50  # steps between two lines of metrics
     config.save_every = 500  # steps between two checkpoints
+    config.writers = ("tensorboard",)  # beside metrics.jsonl; also "wandb", or module:name of your own
     return config

@@ -2,10 +2,9 @@
 
     python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
 
-starts from runs/sft; with --config.init=shapes-sft from the shipped model.
-
-One CPU core: 15 minutes (80 steps of 64 trajectories); two seeds side by side, a core each, take the same.
-Expected: the RL rows of docs/results.md.
+starts from runs/sft; with --config.init=shapes-sft from the shipped model: 15 minutes on one CPU core (80 steps of 64
+trajectories). launch/train_shapes.sh asks for more: three rounds with `improvement`, dynamic sampling, and categories
+as often as they fail (config.failures).
 """
 
 from ml_collections import ConfigDict
@@ -39,8 +38,13 @@ def get_config():
     config.group = 8  # trajectories per prompt
     config.prompts_per_step = 8
     config.rollout_rows = 0  # trajectories that are drawn at a time: what the cache has to hold; 0 = all
+    config.task = "draw"  # or "edit", or "both"
+    config.edit_share = 0.5  # of a step's prompts, where the task is both
+    config.edit_prompts = ""  # a file of edits, {"image1", "text"} per line; "" = the embedded world's
+    config.edit_images = ""  # the folder that its pictures lie in; "" = the file's own
     config.prompts = ""  # a file of prompts, one per line; "" = the embedded world's
     config.free_prompts = 0.5  # the share of the world's that is freely composed ("a red shape above a circle")
+    config.failures = ()  # evaluations: categories are asked for as often as they fail there; () = equally often
     config.prompt_tokens = 30  # of the longest prompt
     config.cfg_weight = 1.0  # as stage 1 says
     config.temperature = 0.7
@@ -54,6 +58,7 @@ def get_config():
     config.clip_low = 0.2  # the ratio of new to old probabilities counts within 1 - clip_low ... 1 + clip_high
     config.clip_high = 0.2
     config.max_logp_gap = 0.01  # between sampler and trainer, of any token; more ends the training
+    config.gap_every = 1  # steps between two looks at that gap, with ahead, which take a pass of their own
     config.steps = 80
     # linear to learning_rate in warmup steps, linear to turn_learning_rate at turn_step, then the schedule to the end
     config.schedule = "cosine"  # or "linear"
@@ -69,6 +74,8 @@ def get_config():
     config.retention_every = 10  # steps between looks at how well a fixed set is judged; 0 = never
     config.retention_prompts = 48  # two pictures each
     config.retention_pairs = ""  # a file of labelled pictures in their place, see janus_jax/data/pairs.py
+    config.retention_questions = 0  # held-out questions about the world's pictures, of each kind, asked as often
     config.storyboard_every = 20  # steps between two pictures of trajectories
     config.save_every = 20  # steps between two checkpoints
+    config.writers = ("tensorboard",)  # beside metrics.jsonl; also "wandb", or module:name of your own
     return config

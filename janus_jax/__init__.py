@@ -16,6 +16,7 @@ _PUBLIC = {
     "abstract_params": "models.janus",
     "Sampling": "sampling.density",
     "introspect": "sampling.introspect",
+    "stream": "sampling.stream",
     "edit": "sampling.edit",
     "Request": "sequences.request",
     "Trajectory": "sampling.rollout",

@@ -1,4 +1,4 @@
-"""An ablation: several trainings of one recipe with a setting changed, each evaluated, and one table.
+"""Trains a recipe with one setting or another changed, evaluates each run, and writes one table: an ablation.
 
     python -m janus_jax.ablate --config configs/shapes_ablate.py --workdir runs/ablate
 
@@ -106,7 +106,7 @@ def evaluation(workdir: Path, rows: dict, name: str, seed: int, settings) -> tup
     rounds, samples = settings.rounds, settings.samples
     if row["best_of"]:
         rounds, samples = 1, samples * row["best_of"]
-    line = [sys.executable, "-m", "janus_jax.evaluate", "--checkpoint", str(model), "--out", str(out)]
+    line = [sys.executable, "-m", "janus_jax.evaluate", "--no-pictures", "--checkpoint", str(model), "--out", str(out)]
     line += ["--rounds", str(rounds), "--samples", str(samples), "--seed", str(settings.seed)]
     line += ["--prompts-per-category", str(settings.prompts_per_category), "--batch", str(settings.batch)]
     return line, out

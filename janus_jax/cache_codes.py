@@ -9,10 +9,10 @@ or, with --task edit, random edits of random pictures, each a source with the ed
 Every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is the picture
 the model would have drawn with these codes, and the one the judge will see. To the rendered pictures, pictures of mixed
 codes are added (parts of two pictures of one prompt, or with a few codes replaced): they fail the way a drawing model
-fails, not the way a renderer does.
+fails, not the way a renderer does. Of some wrong pictures there is also what mends them: what they show, with the
+faults mended and the rest kept.
 """
 
-import argparse
 import dataclasses
 from pathlib import Path
 
@@ -22,13 +22,15 @@ from tqdm import tqdm
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, labels
+from janus_jax.data import cache, labels, mended
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
 from janus_jax.sequences import images
-from janus_jax.shapes import edit, edit_pairs
+from janus_jax.shapes import edit, edit_pairs, verify
+from janus_jax.shapes.world import SHIPPED, World
 
-MIXED = 2  # pictures of mixed codes per prompt
+MIXED = 1  # pictures of mixed codes per prompt
+MENDED = 2  # wrong pictures per prompt that are mended
 NEAR = 3  # near misses per edit
 
 
@@ -77,38 +79,47 @@ def with_mixed(rng, codes):
     return np.concatenate([codes, mixed], axis=1)
 
 
-def build(model, params, source, seed: int = 0, chunk: int = 64):
+def build(model, params, source, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
     """Groups of a `shapes` data source, `chunk` prompts at a time."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
+
+    def reproduce(pictures):
+        codes = encode(pictures[None])
+        return codes[0], decode(codes)[0]
+
     for begin in tqdm(range(0, len(source), chunk), desc="prompts", unit=f"x{chunk}"):
         examples = [source[i] for i in range(begin, min(begin + chunk, len(source)))]
         pictures = np.stack([example["pictures"]["image"] for example in examples])  # [P, K, h, w, 3]
         codes = with_mixed(rng, encode(pictures))
         prompts = [example["prompt"].decode() for example in examples]
-        parts.append(labels.label(rng, prompts, codes, decode(codes)))
+        groups = labels.label(rng, prompts, codes, decode(codes), world)
+        groups = mended.with_mended(rng, groups, reproduce, MENDED, world)
+        parts.append(cache.packed(groups))
     return cache.join(parts)
 
 
-def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64):
+def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
     """Groups of `count` random edits, less the few whose source does not survive its codes; `chunk` at a time."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
     side = model.cfg.image_size
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
-        drawn = [edit.random_edit(rng) for _ in range(min(chunk, count - begin))]
-        pictures = [edit.draw(e, side, rng, [edit_pairs.near_miss(rng, e) for _ in range(NEAR)]) for e in drawn]
+        drawn = [edit.random_edit(rng, world=world) for _ in range(min(chunk, count - begin))]
+        wrong = [[edit_pairs.near_miss(rng, e, world) for _ in range(NEAR)] for e in drawn]
+        pictures = [edit.draw(e, side, rng, others, world) for e, others in zip(drawn, wrong, strict=True)]
         codes = with_mixed(rng, encode(np.array(pictures)))
         pixels = decode(codes)
-        groups = labels.label_edits(rng, [e.instruction for e in drawn], pixels[:, 0], codes, pixels)
+        groups = labels.label_edits(rng, [e.instruction for e in drawn], pixels[:, 0], codes, pixels, world)
         found = np.flatnonzero(np.diff(groups.start))  # a source that is kept is the first of its group
         first = groups.start[:-1][found]
         start = np.append(first, groups.start[-1])
-        parts.append(dataclasses.replace(groups, prompts=groups.prompts[found], start=start, source=first))
+        groups = dataclasses.replace(groups, prompts=groups.prompts[found], start=start, source=first)
+        parts.append(cache.packed(groups))
     return cache.join(parts)
 
 
-def data_set(folder):
-    """The shapes data set, built where it is not there yet. Raises UserError where it cannot be written."""
-    builder = Shapes(data_dir=folder, file_format="array_record")
+def data_set(folder, world: World = SHIPPED):
+    """The shapes data set of a world, built where it is not there yet. Raises UserError where it cannot be written."""
+    builder = Shapes(config=world.name, data_dir=folder, file_format="array_record")
     try:
         builder.download_and_prepare()
     except OSError as error:
@@ -117,13 +128,20 @@ def data_set(folder):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer", required=True, type=Path, help="model folder of train_vq")
-    parser.add_argument("--task", default="draw", choices=("draw", "edit"))
-    parser.add_argument("--data-dir", type=Path, help="where the shapes data set lies or will be built; not for edits")
-    parser.add_argument("--split", default="train", choices=("train", "train_free"), help="of the data set")
+    parser = cli.Parser("cache_codes", __doc__)
+    parser.add_argument("--tokenizer", required=True, type=Path, help="a workdir of train_vq, or its model folder")
+    parser.add_argument("--task", default="draw", choices=("draw", "edit"), help="what the pictures are for")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where the shapes data set lies or will be built (default: none, for --task edit)"
+    )
+    parser.add_argument(
+        "--split",
+        default="train",
+        choices=("train", "train_free"),
+        help="which prompts of the data set: by template, or freely composed",
+    )
     parser.add_argument("--edits", type=int, default=6000, help="how many, for --task edit")
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path, help="the cache to write, a .npz file")
     args = parser.parse_args(argv)
     if args.edits < 1:
         raise UserError(f"--edits is {args.edits}: it must be at least 1")
@@ -131,12 +149,14 @@ def main(argv):
         raise UserError("the data set has to lie somewhere: give --data-dir, or --task edit")
     cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
+    world = loading.world_of(args.tokenizer)
     if args.task == "edit":
-        groups = build_edits(model, params, args.edits)
+        groups = build_edits(model, params, args.edits, world=world)
     else:
-        groups = build(model, params, data_set(args.data_dir).as_data_source(args.split))
+        source = data_set(args.data_dir, world).as_data_source(args.split)
+        groups = build(model, params, source, world=world)
     cache.save(args.out, groups)
-    right = groups.score >= 0.8
+    right = groups.score >= verify.RIGHT
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")
 
 

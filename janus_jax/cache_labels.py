@@ -6,23 +6,25 @@ or, as well, the released metadata of edits:
 
     python -m janus_jax.cache_labels --checkpoint DIR --edits metadata.jsonl --images FOLDER --out runs/edits.npz
 
+or captioned pictures, {"image": "0.png", "prompt": "a red cup"} a line, from which only drawing can be learnt:
+
+    python -m janus_jax.cache_labels --checkpoint DIR --captions captions.jsonl --out runs/captioned.npz
+
 The painter's side of a picture is encoded once; what the judge sees is read from the picture's file again while
 training, so the files must stay where they are. Bad records and pictures are left out, up to a share of all, and said
 in one line at the end. What was encoded is kept as it comes: a command that was interrupted goes on where it ended.
 """
 
-import argparse
 import collections
 import hashlib
 from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, edit_file, label_file, records
+from janus_jax.data import cache, caption_file, edit_file, label_file, records
 from janus_jax.data.unfinished import Unfinished
 from janus_jax.errors import UserError
 from janus_jax.sampling import decode
@@ -101,27 +103,27 @@ def _fits(processor, prompt, tally, edits) -> bool:
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m janus_jax.cache_labels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.Parser("cache_labels", __doc__)
     parser.add_argument("--checkpoint", required=True, help="whose picture tokenizer encodes: a folder or shipped name")
     read_from = parser.add_mutually_exclusive_group(required=True)
     read_from.add_argument("--labels", type=Path, metavar="FILE.jsonl", help="labelled pictures of prompts")
     read_from.add_argument("--edits", type=Path, metavar="FILE.jsonl", help="pictures before and after an edit")
-    parser.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="what paths are relative to")
-    parser.add_argument("--out", required=True, type=Path)
+    read_from.add_argument("--captions", type=Path, metavar="FILE.jsonl", help="pictures with a prompt each")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="what paths are relative to (default: the file's own folder)"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="the cache to write, a .npz file")
     parser.add_argument("--batch", type=int, default=16, help="pictures at a time")
     records.add_flags(parser)
     args = parser.parse_args(argv)
     rules.check_flags(args)
     cli.writable(args.out)
     edits = args.edits is not None
-    tally = records.tally_of(args, args.edits or args.labels)
-    prompts = (edit_file if edits else label_file).read(tally.path, args.images, tally, args.allow_outside)
+    reader = edit_file if edits else caption_file if args.captions else label_file
+    tally = records.tally_of(args, args.edits or args.captions or args.labels)
+    prompts = reader.read(tally.path, args.images or Path(tally.path).parent, tally, args.allow_outside)
     model, params, processor = loading.load(args.checkpoint)
-    with tqdm(total=sum(len(prompt.pictures) for prompt in prompts), unit="picture", desc="encoding") as bar:
+    with cli.Bar(sum(len(prompt.pictures) for prompt in prompts), 0, "encoding") as bar:
         groups = build(model, params, processor, prompts, args.batch, tally, args.out, bar.update, edits)
     tally.close()
     cache.save(args.out, groups)

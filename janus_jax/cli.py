@@ -1,5 +1,7 @@
-"""What every command shares: reading configuration files, one-line errors, SIGTERM, a progress line."""
+"""What every command shares: flags, reading configuration files, one-line errors, SIGTERM, a progress line."""
 
+import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -16,20 +18,59 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
+from janus_jax import compilation, configuration, heap, profile
 from janus_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags of a command, of its docstring and name. Each has a help, in which its default is named; none may be
+    given twice unless it says so (action="append"): the first would be forgotten in silence. Errors are UserErrors."""
+
+    def __init__(self, command: str, doc: str):
+        super().__init__(
+            prog=f"python -m janus_jax.{command}", description=doc, formatter_class=_Help, allow_abbrev=False
+        )
+        for action in (None, "store"):
+            self.register("action", action, _Once)
+
+    def error(self, message):
+        """What argparse calls with what is wrong."""
+        raise UserError(f"{message}: see {self.prog} --help")
+
+
+class _Once(argparse.Action):
+    _given = False
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if self._given:
+            parser.error(f"{option_string} is given twice")
+        self._given = True
+        setattr(namespace, self.dest, values)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action):
+        """With the default, unless the help names it: None and an empty list mean what the help says."""
+        if "default:" in action.help or action.default is None or action.default == []:
+            return action.help
+        return f"{action.help} (default: off)" if action.default is False else super()._get_help_string(action)
 
 
 def run(main, leave=sys.exit) -> None:
     """Runs a command's main(argv); a UserError becomes one line and exit status 2, Ctrl-C one and 130. leave(status)
     ends the process after an error; see hosts.leave."""
+    heap.keep()
     # What fails is said once, by us; orbax and its tasks would say the same, each with a traceback.
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel("CRITICAL")
     sys.unraisablehook = _unraisable
     # orbax leaves the rest of a failed save unawaited
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    compilation.keep()
+    compilation.announce()
     try:
         main(sys.argv[1:])
+        profile.end()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave(2)
@@ -60,17 +101,20 @@ def parse_config(argv, doc: str, workdir: bool = True):
     """
     needed = "--config FILE --workdir DIR" if workdir else "--config FILE"
     if any(arg in ("-h", "--help", "-help") for arg in argv):
-        print(f"{doc.strip()}\n\nflags: {needed} [--config.key=value ...]")
-        sys.exit(0)
+        _help(argv, doc, needed)
+    argv, entries = configuration.without_model(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "configuration file", flag_values=values)
     if workdir:
         flags.DEFINE_string("workdir", None, "where checkpoints, metrics and the model go", flag_values=values)
+        flags.DEFINE_string("profile", None, profile.HELP, flag_values=values)
     # config_flags looks for its overrides in sys.argv, whatever it is given
     command, sys.argv = sys.argv, [sys.argv[0], *argv]
     try:
         rest = values(sys.argv)
         config, folder = values.config, values.workdir if workdir else ""
+        if entries and isinstance(config, ConfigDict):
+            configuration.set_model(config, entries)
     except (
         flags.Error,
         AttributeError,
@@ -97,11 +141,35 @@ def parse_config(argv, doc: str, workdir: bool = True):
         raise UserError(f"--workdir {folder} is no folder: mount the bucket (gcsfuse) and give the mount's path")
     if workdir:
         writable(Path(folder) / "metrics.jsonl", "--workdir")
+        profile.wanted(values.profile)
     if not isinstance(config, ConfigDict):  # config_flags puts a file that failed to load off until it is used
         raise UserError(
             "the configuration file is missing or cannot be read: --config takes a Python file with get_config()"
         )
     return config, Path(folder) if workdir else None
+
+
+def _help(argv, doc, needed):
+    """Prints what a command with a configuration does, and the keys of the one that is given; ends the process."""
+    profiled = " [--profile DIR]" if "--workdir" in needed else ""
+    print(f"{doc.strip()}\n\nflags: {needed}{profiled} [--config.key=value ...]")
+    named = [one for pair in zip(argv, [*argv[1:], ""], strict=True) for one in _config_in(*pair)]
+    if not named:
+        print("\nWith a --config FILE beside --help, its keys are listed with their defaults.")
+        sys.exit(0)
+    config, _ = parse_config([f"--config={named[-1]}"], doc, workdir=False)
+    print(f"\nkeys of {named[-1]}, with their defaults:")
+    print(configuration.described(config, Path(named[-1].partition(":")[0])))
+    if "model" in config:
+        print("\n--config.model.PART.ENTRY=VALUE changes the model, as --config.model.llama.layers=2 does.")
+    sys.exit(0)
+
+
+def _config_in(arg, after):
+    """The configuration file that an argument names, or the one after it."""
+    if arg in ("--config", "-config"):
+        return [after]
+    return [arg.partition("=")[2]] if arg.startswith(("--config=", "-config=")) else []
 
 
 def writable(path, flag: str = "--out") -> None:
@@ -131,15 +199,29 @@ def write(path, content: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
-def add_model_flags(parser) -> None:
-    """The flags that say which model a command uses, and how."""
-    parser.add_argument("--checkpoint", required=True, help="a folder, a hub id, or shapes-sft, shapes-rl")
+def add_model_flags(parser, checkpoint: str | None = None, mesh: bool = True) -> None:
+    """The flags that say which model a command uses, and how. checkpoint: the default, None: it must be given; mesh:
+    whether it may lie on several devices."""
+    where = "a folder, a hub id, or shapes-sft, shapes-rl"
+    parser.add_argument("--checkpoint", required=not checkpoint, default=checkpoint, help=where)
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
         help="of the parameters and the computation; bfloat16 takes half the memory, and on a CPU many times the time",
     )
+    if mesh:
+        parser.add_argument(
+            "--mesh",
+            metavar="AXIS=N,...",
+            help="several devices: data splits the pictures, tensor the layers, and fsdp the pictures and, until they "
+            "are loaded, the layers; as data=2,tensor=4 (default: one device)",
+        )
+
+
+def finished(what: str, place: Path, *commands: str) -> None:
+    """Says where a finished training's result lies, and what to run next: the arguments of `python -m janus_jax.`."""
+    print(f"{what} is {place}; next:", *(f"  python -m janus_jax.{line}" for line in commands), sep="\n", flush=True)
 
 
 class Stop:
@@ -191,6 +273,58 @@ class Stop:
 def keeping() -> Stop:
     """For a command whose finished work lies on the disk already: a signal ends it at once, in a line."""
     return Stop(lambda: None, "stopped; what is finished is kept, and the same command goes on with the rest")
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps back what libraries written in C++ print on stderr; where the body fails, but for a UserError, it is shown.
+    What the body itself prints there is kept back, too."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception:
+            said.seek(0)
+            os.write(before, said.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+
+
+COMPILING = "compiling, the first time about a minute"
+
+
+def compiling() -> None:
+    """Says on stderr why nothing comes yet, for a command without a bar."""
+    print(COMPILING, file=sys.stderr, flush=True)
+
+
+class Bar(tqdm):
+    """A bar of what a command has finished of `total`: it says that programs compile until something comes of them."""
+
+    def __init__(self, total: int, done: int, title: str, unit: str = "picture", shown: bool = True):
+        interval = 0.1 if sys.stderr.isatty() else 30.0
+        super().__init__(total=total, initial=done, desc=title, unit=unit, disable=not shown, mininterval=interval)
+        self._said = "" if done >= total else COMPILING
+        self.set_postfix_str(self._said)
+
+    def codes(self, drawn: int, of: int) -> None:
+        """What a drawing calls as it goes: of the pictures under way, so many of their codes are there."""
+        self._said = f"{drawn} of {of} codes of the next"
+        self.set_postfix_str(self._said, refresh=sys.stderr.isatty())
+
+    def update(self, n=1):
+        """So many more are finished."""
+        if self._said:
+            self._said = ""
+            self.set_postfix_str("", refresh=False)
+        return super().update(n)
 
 
 def progress(first: int, total: int, title: str, shown: bool = True):

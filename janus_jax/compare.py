@@ -2,11 +2,10 @@
 
     python -m janus_jax.compare --baseline runs/eval_sft.json runs/eval_rl0.json runs/eval_rl1.json runs/eval_rl2.json
 
-All files must come from the same prompts and samples. Errors within a run are clustered by prompt; across runs
-(seeds) they are the standard error of the runs' means.
+All files must come from the same prompts and samples. Errors within a run are clustered by prompt and, in parentheses,
+by the held-out combination that prompts share; across runs (seeds) they are the standard error of the runs' means.
 """
 
-import argparse
 from pathlib import Path
 
 from janus_jax import cli
@@ -14,11 +13,11 @@ from janus_jax.results.compare import read, tables
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m janus_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.Parser("compare", __doc__)
+    parser.add_argument(
+        "--baseline", required=True, type=Path, metavar="FILE.json", help="what the others are compared with"
     )
-    parser.add_argument("--baseline", required=True, type=Path)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="FILE.json", help="evaluations: runs of one recipe")
     args = parser.parse_args(argv)
     print(tables(read(args.baseline), [read(path) for path in args.runs]))
 

@@ -1,4 +1,4 @@
-"""What a job needs of a TPU slice, before one is rented: python -m janus_jax.compile --config C --topology T[,T...]
+"""Says what a job needs of a TPU slice, without one: python -m janus_jax.compile --config C --topology T[,T...]
 
 Compiles every program that the job would run, for a slice that need not be there, and says how many bytes lie on each
 chip, what the programs send between chips, and how much of their arithmetic is the model's. T: v5e:4x4, or v5e-16 as
@@ -7,7 +7,6 @@ clouds call it; v5p:2x2x1; v5e:4x4@2 for two slices. C: a configuration of train
 status 1 where something does not fit, 2 on bad input. Nothing is computed, and no weights are read.
 """
 
-import argparse
 import ast
 import json
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 import jax
 
 from janus_jax import cli
-from janus_jax.aot import hlo, programs, topology
+from janus_jax.aot import hlo, programs, topology, traffic
 from janus_jax.errors import UserError
 from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.credit import CREDITS
@@ -36,17 +35,22 @@ QUICK = {
 
 def arguments(argv):
     """(the flags of this command, the others)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m janus_jax.compile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.Parser("compile", __doc__)
+    parser.add_argument(
+        "--topology", required=True, metavar="T[,T...]", help="slices to compile for, as v5e-8 or v5p:2x2x1"
     )
-    parser.add_argument("--topology", required=True, metavar="T[,T...]", help="slices to compile for")
     parser.add_argument(
         "--quick",
         action="store_true",
         help="compile a few times faster, without overlapping products and collectives; bytes differ a little",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--config", required=True, metavar="FILE", help="and --config.key=value")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="the job; --config.key=value changes it, and train_rl --help --config FILE lists its keys",
+    )
     args, rest = parser.parse_known_args(argv)
     return args, [f"--config={args.config}", *rest]
 
@@ -101,6 +105,8 @@ def measure(job: program.Program, hbm: int, options: dict) -> dict:
         row |= {"peak": peak, "fits": peak <= hbm}
         row["collectives"] = {kind: each._asdict() for kind, each in hlo.collectives(text, job.unknown).items()}
         row["hlo_flops"] = hlo.flops(text, job.unknown)
+        if job.least:
+            row |= {"codes": job.codes, "least_bytes": job.least, "loop_bytes": traffic.moved(text)}
     phases["temporaries"] = max(row["peak"] - sum(phases.values()), 0)
     row["model_flops"] = job.flops // job.mesh.size
     row |= {"trace_seconds": traced - began, "compile_seconds": time.time() - traced}
@@ -122,53 +128,104 @@ def out_of_memory(message: str) -> int | None:
     return int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]) if found else 0
 
 
-def table(report: dict) -> str:
-    """A slice's report for people."""
-    chip = topology.CHIPS[topology.parse(report["topology"]).chip]
+HEAD = ("program", "mesh", "params", "optim.", "cache", "temp.", "peak", "fits", "model TFLOP", "of HLO", "s")
+
+
+def mesh_of(sizes: dict) -> str:
+    """A mesh's sizes as the table has them."""
+    return "x".join(map(str, sizes.values()))
+
+
+def widths_of(jobs: list[program.Program]) -> list[int]:
+    """The widths of the table's columns, before any of its figures is known."""
+    names, meshes = [job.name for job in jobs], [mesh_of(job.mesh.shape) for job in jobs]
+    texts = [max(map(len, (title, *column))) for title, column in zip(HEAD, (names, meshes), strict=False)]
+    return texts + [max(len(title), 6) for title in HEAD[2:]]
+
+
+def line(cells, widths) -> str:
+    """One line of the table."""
+    return "  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def opening(config: str, place: topology.Topology, widths) -> str:
+    """What stands above a slice's figures."""
+    chip = topology.CHIPS[place.chip]
     shown = "device (two on a chip)" if chip.devices == 2 else "chip"
-    what = f"{report['config']} on {report['topology']}, {report['chips']} chips"
-    lines = [f"{what}; bytes are GiB per {shown}, where programs may use {chip.hbm}"]
-    head = ("program", "mesh", "params", "optim.", "cache", "temp.", "peak", "fits", "model TFLOP", "of HLO", "s")
-    rows = [head]
-    for row in report["programs"]:
-        sizes = [f"{row['bytes'][phase] / GIB:.2f}" for phase in (*PHASES, "temporaries")]
-        share = f"{row['model_flops'] / row['hlo_flops']:.2f}" if row.get("hlo_flops") else "-"
-        rows.append(
-            (
-                row["program"],
-                "x".join(str(size) for size in row["mesh"].values()),
-                *sizes,
-                f"{row['peak'] / GIB:.2f}",
-                "yes" if row["fits"] else "NO",
-                f"{row['model_flops'] / 1e12:.4g}",
-                share,
-                f"{row['compile_seconds']:.0f}",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row, measured in zip(rows, [None, *report["programs"]], strict=True):
-        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        for kind, each in (measured or {}).get("collectives", {}).items():
-            lines.append(f"      {kind}: {each['count']}, {each['bytes'] / GIB:.2f} GiB")
-    return "\n".join(lines)
+    what = f"{config} on {place}, {place.chips} chips"
+    return f"{what}; bytes are GiB per {shown}, where programs may use {chip.hbm}\n{line(HEAD, widths)}"
+
+
+def lines(row: dict, widths) -> str:
+    """A program's figures for people, and what it sends."""
+    sizes = [f"{row['bytes'][phase] / GIB:.2f}" for phase in (*PHASES, "temporaries")]
+    share = f"{row['model_flops'] / row['hlo_flops']:.2f}" if row.get("hlo_flops") else "-"
+    cells = (
+        row["program"],
+        mesh_of(row["mesh"]),
+        *sizes,
+        f"{row['peak'] / GIB:.2f}",
+        "yes" if row["fits"] else "NO",
+        f"{row['model_flops'] / 1e12:.4g}",
+        share,
+        f"{row['compile_seconds']:.0f}",
+    )
+    found = [line(cells, widths)]
+    for kind, each in row.get("collectives", {}).items():
+        found.append(f"      {kind}: {each['count']}, {each['bytes'] / GIB:.2f} GiB")
+    if "loop_bytes" in row:
+        least, moves = row["least_bytes"], row["loop_bytes"]
+        found.append(f"      a code moves {moves / GIB:.3f} GiB, at least {least / GIB:.3f}: {moves / least:.2f} x")
+    return "\n".join(found)
+
+
+def measured(config, name: str, place: topology.Topology, options: dict, shown: bool) -> dict:
+    """A slice's report, {"config", "topology", "chips", "programs"}; shown: each program's figures are printed as they
+    are found. Raises UserError where the configuration describes no job."""
+    try:
+        jobs = programs_of(config, place)
+    except AttributeError as error:
+        raise UserError(f"{name} describes no job: {error}") from error
+    widths, rows = widths_of(jobs), []
+    if shown:
+        print(opening(name, place, widths), flush=True)
+    for job in jobs:
+        rows.append(measure(job, place.hbm, options))
+        if shown:
+            print(lines(rows[-1], widths), flush=True)
+    if shown and (told := drawn(rows, place)):
+        print(told, flush=True)
+    return {"config": name, "topology": str(place), "chips": place.chips, "programs": rows}
+
+
+def drawn(rows, place: topology.Topology) -> str:
+    """A line on the first picture: what its codes must move, and the seconds that the chip's bandwidth allows; empty
+    where nothing draws."""
+    chip = topology.CHIPS[place.chip]
+    parts = [row for row in rows if row.get("codes")]
+    codes = sum(row["codes"] for row in parts)
+    if not codes or not all("loop_bytes" in row for row in parts):
+        return ""
+    least, moves = (sum(row["codes"] * row[name] for row in parts) for name in ("least_bytes", "loop_bytes"))
+    seconds = [each / chip.bandwidth / 1e9 for each in (least, moves)]
+    return (
+        f"  the codes of a batch's first pictures ({codes}): at least {least / GIB:.0f} GiB per device, "
+        f"{seconds[0]:.2f} s at {chip.bandwidth:.0f} GB/s; as compiled {moves / GIB:.0f} GiB, {seconds[1]:.2f} s: "
+        f"{moves / least:.2f} x"
+    )
 
 
 def main(argv):
     # Nothing is computed: where libtpu is installed and no TPU is there, jax need not go and look for one.
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # programs for absent chips cannot be read back
     args, rest = arguments(argv)
     places = [topology.parse(name) for name in args.topology.split(",")]
     reports = []
     for place in places:
         config, _ = cli.parse_config(of_slice(rest, place), __doc__, workdir=False)
-        try:
-            jobs = programs_of(config, place)
-        except AttributeError as error:
-            raise UserError(f"{args.config} describes no job: {error}") from error
-        rows = [measure(job, place.hbm, QUICK if args.quick else {}) for job in jobs]
-        reports.append({"config": args.config, "topology": str(place), "chips": place.chips, "programs": rows})
-        if not args.json:
-            print(table(reports[-1]), flush=True)
+        with cli.quiet():
+            reports.append(measured(config, args.config, place, QUICK if args.quick else {}, shown=not args.json))
     if args.json:
         print(json.dumps(reports))
     if not all(row["fits"] for report in reports for row in report["programs"]):

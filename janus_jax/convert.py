@@ -3,20 +3,25 @@
 python -m janus_jax.convert --src deepseek-ai/Janus-Pro-1B --dst janus-1b --to own --dtype bfloat16
 python -m janus_jax.convert --src runs/janus_sft --dst for-torch --to hf
 python -m janus_jax.convert --src ema.pth --base Janus-Pro-1B --dst janus-ema --to own
+python -m janus_jax.convert --src runs/rl0 --dst rl0 --push ORG/NAME --license apache-2.0 --results runs/eval_rl0.json
+
+--push uploads the folder to the Hugging Face hub, with a card: the recipe (a workdir's settings), numbers, licence, and
+how to load it.
 """
 
-import argparse
 import functools
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
 from janus_jax import cli
-from janus_jax.checkpoints import loading, model_folder, published, tensorfiles
+from janus_jax.checkpoints import hub, loading, model_folder, published, tensorfiles
 from janus_jax.checkpoints.tensor_names import Leaf, cast, read, scatter
 from janus_jax.checkpoints.tensorfiles import Tensor
 from janus_jax.errors import UserError
+from janus_jax.results.model_card import card
 
 
 def plain(arrays, dtype) -> dict[str, Tensor]:
@@ -24,14 +29,27 @@ def plain(arrays, dtype) -> dict[str, Tensor]:
     return {n: Tensor(x.shape, cast(x.dtype, dtype), functools.partial(np.asarray, x)) for n, x in arrays.items()}
 
 
+def sound(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, which raise UserError where they hold NaN or infinity."""
+
+    def value(name, tensor):
+        array = np.ascontiguousarray(tensor.value())
+        if not model_folder.is_finite(array):
+            raise UserError(f"the weights are ruined: {name} holds NaN or infinity; use another checkpoint")
+        return array.reshape(tensor.shape)
+
+    return {name: tensor._replace(value=functools.partial(value, name, tensor)) for name, tensor in tensors.items()}
+
+
 def write_own(folder, source: loading.Source, dtype) -> None:
     """Writes our own format; what came with a published model goes to its `extra/`."""
     config = {"kind": "janus", "model": source.cfg.to_dict(), **source.drawn_with}
+    config |= {"world": source.world} if source.world else {}
     params = {p: Tensor(leaf.shape, leaf.dtype, functools.partial(read, leaf)) for p, leaf in source.leaves.items()}
     files = {f"{model_folder.EXTRA}/{name}/{n}": x for name, each in source.files.items() for n, x in each.items()}
     files[source.tokenizer.file_name] = source.tokenizer.content
     extra = {name: plain(arrays, dtype) for name, arrays in source.extra.items()}
-    model_folder.write_model(folder, config, params, files, extra)
+    model_folder.write_model(folder, config, sound(params), files, extra)
 
 
 def write_published(folder, source: loading.Source, name: str, dtype) -> None:
@@ -45,7 +63,7 @@ def write_published(folder, source: loading.Source, name: str, dtype) -> None:
     with model_folder.replacing(folder) as scratch:
         for file, content in files.items():
             (scratch / file).write_bytes(content)
-        tensorfiles.write_shards(scratch, tensors)
+        tensorfiles.write_shards(scratch, sound(tensors))
 
 
 def is_tied(table: Leaf, head: Leaf, rows: int = 1024) -> bool:
@@ -54,35 +72,67 @@ def is_tied(table: Leaf, head: Leaf, rows: int = 1024) -> bool:
     return all(np.array_equal(read(table, (part,)), read(head, (slice(None), part)).T) for part in parts)
 
 
-def main(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m janus_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def card_of(args, source: loading.Source) -> str:
+    """The card of what is pushed."""
+    license = args.license or ("apache-2.0" if args.src in loading.SHIPPED else None)
+    if license is None:
+        raise UserError("--push needs --license, an id of the hub's like apache-2.0, or other")
+    settings = Path(args.src) / "settings.json"  # of a workdir
+    recipe = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    parameters = sum(int(np.prod(leaf.shape)) for leaf in source.leaves.values())
+    origin = Path(args.src).resolve().name if Path(args.src).exists() else args.src
+    return card(args.push, args.to, license, parameters, origin, recipe, args.results)
+
+
+def arguments(argv):
+    """The flags."""
+    parser = cli.Parser("convert", __doc__)
     parser.add_argument(
         "--src", required=True, help="a model folder of any format, a workdir, a hub id, a shipped name or a .pth file"
     )
-    parser.add_argument("--dst", required=True, type=Path)
-    parser.add_argument("--to", choices=("own", *published.FORMATS), default="own")
+    parser.add_argument("--dst", required=True, type=Path, help="the folder to write")
+    parser.add_argument("--to", choices=("own", *published.FORMATS), default="own", help="the format to write")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="of the stored parameters (default: as they are)"
     )
     parser.add_argument(
         "--base",
         help="a published folder: of the configuration and the tokenizer for a bare .pth file; for a trained model, of "
-        "the tensors that the model does not use but an export shall carry",
+        "the tensors that the model does not use but an export shall carry (default: none)",
     )
+    parser.add_argument(
+        "--push", metavar="ORG/NAME", help="a repository of the Hugging Face hub to upload it to (default: none)"
+    )
+    parser.add_argument(
+        "--license", help="of what is pushed: an id of the hub's, like apache-2.0, or other (default: none)"
+    )
+    parser.add_argument(
+        "--results", action="append", default=[], metavar="FILE.json", help="numbers for the card, by evaluate"
+    )
+    parser.add_argument("--private", action="store_true", help="make the repository a private one")
     args = parser.parse_args(argv)
+    if not args.push and (args.license or args.results or args.private):
+        raise UserError("--license, --results and --private go with --push: give that, too")
+    return args
+
+
+def main(argv):
+    args = arguments(argv)
     sources = {Path(path) for path in (args.src, args.base) if path}
     sources |= {path / "model" for path in sources}  # a workdir means that
     if args.dst.resolve() in {path.resolve() for path in sources}:
         raise UserError("--src and --dst are the same folder: choose another --dst")
+    api = hub.api(args.push) if args.push else None
     dtype = jnp.dtype(args.dtype) if args.dtype else None
     source = loading.open_model(args.src, dtype, args.base)
     loading.processor_of(source.cfg, source.tokenizer)
+    content = card_of(args, source) if args.push else ""
     if args.to == "own":
         write_own(args.dst, source, dtype)
     else:
         write_published(args.dst, source, args.to, dtype)
+    if args.push:
+        print(hub.push(api, args.dst, args.push, content, args.private))
 
 
 if __name__ == "__main__":

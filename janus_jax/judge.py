@@ -18,7 +18,6 @@ the threshold on P(yes) on other labelled pairs, for the highest balanced accura
 From Python: janus_jax.judge(model, params, processor, images, prompts), and janus_jax.results.agreement.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -26,10 +25,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from janus_jax import cli
-from janus_jax.checkpoints import loading
 from janus_jax.data import records
 from janus_jax.data.pairs import RIGHT_FROM, Pair, read_pairs
 from janus_jax.errors import UserError
@@ -42,23 +39,29 @@ from janus_jax.sequences import images, tokens
 
 def arguments(argv):
     """The flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m janus_jax.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser("judge", __doc__)
     cli.add_model_flags(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--image", metavar="FILE")
-    source.add_argument("--pairs", metavar="FILE.jsonl")
-    parser.add_argument("--prompt", help="what the picture of --image should show")
-    parser.add_argument("--label", metavar="COLUMN", help="the key of the lines that says whether a picture is right")
-    parser.add_argument("--label-threshold", type=float, default=RIGHT_FROM, help="a score from this on is right (0.5)")
-    parser.add_argument("--fit-threshold", metavar="DEV.jsonl", help="labelled pairs to choose the threshold on")
-    parser.add_argument("--out", type=Path, help="a folder; what it holds already is not judged again")
+    source.add_argument("--image", metavar="FILE", action="append", help="a picture; several with as many --prompt")
+    source.add_argument("--pairs", metavar="FILE.jsonl", help="pictures with their prompts")
+    parser.add_argument(
+        "--prompt", action="append", default=[], help="what a picture should show; one is asked of all, several of one"
+    )
+    parser.add_argument(
+        "--label", metavar="COLUMN", help="the key of the lines that says whether a picture is right (default: none)"
+    )
+    parser.add_argument("--label-threshold", type=float, default=RIGHT_FROM, help="a score from this on is right")
+    parser.add_argument(
+        "--fit-threshold", metavar="DEV.jsonl", help="labelled pairs to choose the threshold on (default: none)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="a folder; what it holds already is not judged again (default: lines are printed)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="pictures at a time")
     records.add_flags(parser)
     flags.add_speaking(parser, GREEDY_VERDICT.max_reason_tokens)
     args = parser.parse_args(argv)
-    if (args.image is None) != (args.prompt is None):
+    if bool(args.image) != bool(args.prompt):
         raise UserError("--prompt goes with --image, and --image with --prompt: give both, or --pairs alone")
     if args.batch < 1:
         raise UserError("--batch must be at least 1")
@@ -72,8 +75,13 @@ def arguments(argv):
 def read(args) -> tuple[list[Pair], list[Pair]]:
     """The pairs to judge, and those to choose a threshold on. Raises UserError where some are in both."""
     if args.image:
-        images.read(args.image)
-        return [Pair(Path(args.image), args.prompt)], []
+        most = max(len(args.image), len(args.prompt))
+        pictures, prompts = (each * most if len(each) == 1 else each for each in (args.image, args.prompt))
+        if len(pictures) != len(prompts):
+            raise UserError(f"{len(pictures)} --image do not go with {len(prompts)} --prompt: give as many, or one")
+        for picture in pictures:
+            images.read(picture)
+        return [Pair(Path(picture), prompt) for picture, prompt in zip(pictures, prompts, strict=True)], []
     files = [args.pairs] + ([args.fit_threshold] if args.fit_threshold else [])
     if len(files) == 2 and os.path.exists(files[0]) and os.path.exists(files[1]) and os.path.samefile(*files):
         raise UserError("--fit-threshold is the file of --pairs: choose the threshold on other pairs")
@@ -119,7 +127,7 @@ def kept(args, name: str, path, sampling, shown: bool) -> Records | Printed:
         return Printed(shown)
     cli.writable(args.out / name)
     settings = {"checkpoint": str(args.checkpoint), "dtype": args.dtype, "pairs": str(path), "seed": args.seed}
-    return Records(args.out / name, settings | dataclasses.asdict(sampling))
+    return Records(args.out / name, settings | sampling.determining)
 
 
 def key(pair: Pair) -> tuple:
@@ -149,14 +157,16 @@ def ask(args, jobs) -> None:
     total = sum(len(some) for some, _, _ in jobs)
     if not total:
         return
-    model, params, processor = loading.load(args.checkpoint, args.dtype)
-    for prompt, edits in {(pair.prompt, pair.source is not None) for some, _, _ in jobs for pair in some}:
-        ids_of = tokens.edit_ids if edits else tokens.prompt_ids
-        ids_of(processor.tokenizer, prompt)  # all are refused before any is printed
     with (
+        flags.loaded(args) as (model, params, processor),
         cli.keeping() if args.out else contextlib.nullcontext(),
-        tqdm(total=total, unit="picture", desc="judging", disable=not args.out) as bar,
+        cli.Bar(total, 0, "judging", shown=bool(args.out)) as bar,
     ):
+        for prompt, edits in {(pair.prompt, pair.source is not None) for some, _, _ in jobs for pair in some}:
+            ids_of = tokens.edit_ids if edits else tokens.prompt_ids
+            ids_of(processor.tokenizer, prompt)  # all are refused before any is printed
+        if not args.out:
+            cli.compiling()
         for some, how, to in jobs:
             for begin in range(0, len(some), args.batch):
                 part = some[begin : begin + args.batch]

@@ -4,10 +4,9 @@
 
 Draws right and wrong pictures of the embedded world, has them scored as config.reward says, and prints one line per
 check: does the endpoint answer, do its answers hold a score (of a chat endpoint: the logprobs of yes and no), how long
-does it take, do right pictures score above wrong ones. Where config.task is "edit" the pictures are edits. A weighted
-reward is checked part by part, and its sum for the order. Exit status 0 if usable, 1 if not. Needs no accelerator and
-loads no model.
-"""
+does it take, do right pictures score above wrong ones. Where config.task is "edit" the pictures are edits; where it is
+"both" there are checks of both. A weighted reward is checked part by part, and its sum for the order. Exit status 0 if
+usable, 1 if not. Needs no accelerator and loads no model."""
 
 import sys
 import time
@@ -18,7 +17,7 @@ from janus_jax import cli
 from janus_jax.errors import UserError
 from janus_jax.rewards import probes, settings
 from janus_jax.rewards.endpoint import UNUSABLE
-from janus_jax.rewards.judge import FOLLOWING, PRESERVING, combine
+from janus_jax.rewards.judge import FOLLOWING, PRESERVING, combine, of_task
 
 ONE_BY_ONE = 20  # pictures timed alone
 MOST_MISSING = 0.1  # share of rewards: a healthy endpoint loses next to none
@@ -134,14 +133,18 @@ def check(reward: dict, edits: bool = False) -> bool:
         for name, half in ((FOLLOWING, slice(None, probes.PAIRS)), (PRESERVING, slice(probes.PAIRS, None))):
             if name in whole:
                 usable &= check_order(whole[name][half], f"order of {name}")
-    return check_order(combine(whole, weights)) and usable
+    return check_order(combine(whole, of_task(weights, whole, edits))) and usable
 
 
 def main(argv):
     config, _ = cli.parse_config(argv, __doc__, workdir=False)
     if "reward" not in config:
         raise UserError('the configuration has no config.reward: add config.reward = ConfigDict({"kind": "shapes"})')
-    usable = check(config.reward, config.get("task", "") == "edit")
+    tasks, usable = {"edit": (True,), "both": (False, True)}.get(config.get("task", ""), (False,)), True
+    for edits in tasks:
+        if len(tasks) > 1:
+            print("edits" if edits else "pictures of prompts", flush=True)
+        usable &= check(config.reward, edits)
     print("usable" if usable else "not usable")
     if not usable:
         sys.exit(1)

@@ -72,10 +72,14 @@ NOT_NEGATIVE = Rule(least=0)
 FLAGS = {
     "cfg": NOT_NEGATIVE,
     "temperature": NOT_NEGATIVE,
-    **dict.fromkeys(("samples", "rounds", "batch", "prompts_per_category", "words", "max_tokens"), whole(1)),
+    **dict.fromkeys(
+        ("samples", "rounds", "batch", "prompts_per_category", "words", "max_tokens", "lookahead"), whole(1)
+    ),
     "seed": whole(0, 2**32 - 1),
     "first_sample": whole(0),
     "label_threshold": Rule(),
+    "port": whole(1, 65535),
+    "seconds": POSITIVE,
 }
 
 

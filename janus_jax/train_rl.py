@@ -1,4 +1,4 @@
-"""Stage 2, reinforcement learning: python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir DIR
+"""Trains stage 2, by reinforcement learning: python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir DIR
 
 What differs from the paper and from the released code, by default: the density trained is the one sampled (guidance and
 temperature included, the verdict over {Yes, No}), end-of-reason tokens are trained, embeddings carry gradients, the
@@ -11,6 +11,7 @@ model is DIR/model. In a pod all processes draw together, and each has its share
 """
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
+from janus_jax.data.edits import read_edits
 from janus_jax.data.prompts import read_prompts
 from janus_jax.errors import UserError
 from janus_jax.parallel import agree, hosts, sharding
@@ -31,7 +33,15 @@ from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.credit import CREDITS
 from janus_jax.rl.job import job_of, storyboards
 from janus_jax.rl.programs import check_rows
-from janus_jax.rl.retention import labelled_pictures, listed_pictures
+from janus_jax.rl.requests import Files
+from janus_jax.rl.retention import (
+    answered,
+    check_lengths,
+    held_out_questions,
+    labelled_pictures,
+    listed_pictures,
+    retention,
+)
 from janus_jax.rl.stage import assemble
 from janus_jax.training import lock
 from janus_jax.training.loop import fit
@@ -40,7 +50,8 @@ from janus_jax.training.workdir import same_settings
 
 # What a training may be resumed with otherwise: how long, how often, where, and whom it asks how.
 MAY_CHANGE = (
-    *("steps", "save_every", "storyboard_every", "max_logp_gap", "most_missing", "pause_seconds"),
+    *("steps", "save_every", "writers", "storyboard_every", "max_logp_gap", "gap_every"),
+    *("most_missing", "pause_seconds"),
     *("mesh", "micro_batches", "rollout_rows"),
     *(f"reward.{name}" for name in ("url", "timeout_s", "retries", "concurrency", "api_key_env")),
 )
@@ -66,14 +77,33 @@ def train(config, workdir, judge=None) -> None:
     mesh, workdir = sharding.mesh_of(config.mesh), Path(workdir)
     check_rows(config, mesh)
     given = None if judge is None else as_judge(judge)
-    lines, labelled = _files(config)
+    files, labelled = _files(config), _labelled(config)
     try:
         precision = jax.default_matmul_precision(config.matmul_precision or None)
     except ValueError as error:
         raise UserError(f"{error}: set --config.matmul_precision") from error
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh), precision:
         same_settings(workdir, config, MAY_CHANGE)
-        _run(config, workdir, mesh, lines, labelled, given, stop)
+        stage, initial = assemble(config, mesh, files)
+        stage, judge = (stage, given) if given else _judged(config, stage, initial, mesh)
+        look_back = _look_back(config, stage, initial, labelled) if config.retention_every else None
+        show = storyboards(workdir, storyboard, write_report)
+        carry, finished = fit(workdir, "rl", job_of(config, stage, judge, initial, look_back, show, stop), config, stop)
+        if finished:
+            drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
+            trained = ppo.without_value_head(carry.state.params)
+            about = {"drawn_with": drawn_with, "world": stage.world}
+            loading.save(workdir / "model", stage.model, trained, stage.processor, **about)
+            if agree.is_first():
+                print(f"what happened on the way: {write_report(workdir)}")
+                cli.finished("the model", workdir / "model", *next_commands(config, workdir))
+
+
+def next_commands(config, workdir) -> list[str]:
+    """What to do with the model."""
+    asked = f"--prompts {shlex.quote(config.prompts)}" if config.prompts else '--prompt "three green crosses"'
+    drawn = f"generate --checkpoint {workdir} {asked} --out {workdir / 'drawn'}"
+    return [drawn] if config.prompts else [drawn, f"evaluate --checkpoint {workdir} --out {workdir / 'eval.json'}"]
 
 
 def _with_given(config, judge):
@@ -92,44 +122,61 @@ def _check_reward(config):
         raise UserError("the model as judge knows only what was drawn last: set --config.ahead=False")
 
 
-def _files(config):
-    """(prompts of a file, labelled pictures of a file), None each where there is none; alike on all hosts of a pod,
-    which compute with them together."""
-    lines = agree.read_alike("config.prompts", lambda: read_prompts(config.prompts)) if config.prompts else None
+def _files(config) -> Files:
+    """Where requests come from; alike on all hosts of a pod, which compute with them together."""
+    prompts = edits = None
+    if config.prompts and config.task != "edit":
+        prompts = agree.read_alike("config.prompts", lambda: read_prompts(config.prompts))
+    if config.edit_prompts and config.task != "draw":
+        edits = agree.read_alike(
+            "config.edit_prompts",
+            lambda: read_edits(config.edit_prompts, folder=config.edit_images or None, turns=False),
+            lambda found: repr([(edit.instructions, edit.image.stat().st_size) for edit in found]).encode(),
+        )
+    return Files(prompts, edits)
+
+
+def _labelled(config):
+    """The labelled pictures of a file, or None; alike on all hosts of a pod."""
     if not (config.retention_every and config.retention_pairs):
-        return lines, None
-    labelled = agree.read_alike(
+        return None
+    return agree.read_alike(
         "config.retention_pairs",
         lambda: listed_pictures(config.retention_pairs),
         lambda found: b"".join(
             (repr(found.prompts).encode(), found.right.tobytes(), *(image.tobytes() for image in found.images))
         ),
     )
-    return lines, labelled
 
 
-def _run(config, workdir, mesh, lines, labelled, given, stop):
-    """Stage 2 on a mesh in the context. given: a judge in place of the configuration's, or None."""
-    stage, initial = assemble(config, mesh, lines)
-    judge = given
-    if judge is None:
-        batch = config.prompts_per_step * config.group
-        own = SelfJudge(stage.model, initial, stage.processor, batch=batch)
-        if checkpoint := settings.checkpoint_of(config.reward):
-            own = SelfJudge.of_checkpoint(checkpoint, mesh, batch)
-        judge = settings.make_judge(config.reward, own=own)
-        if settings.on_devices(config.reward):
-            stage = dataclasses.replace(stage, look=own.look)
-    if config.retention_every and labelled is None:
-        labelled = labelled_pictures(stage.model, stage.programs.cast(initial), config.retention_prompts)
-    show = storyboards(workdir, storyboard, write_report)
-    carry, finished = fit(workdir, "rl", job_of(config, stage, judge, initial, labelled, show, stop), config, stop)
-    if finished:
-        drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
-        trained = ppo.without_value_head(carry.state.params)
-        loading.save(workdir / "model", stage.model, trained, stage.processor, drawn_with=drawn_with)
-        if agree.is_first():
-            print(f"the model is {workdir / 'model'}, what happened on the way {workdir / 'report.html'}")
+def _judged(config, stage, initial, mesh):
+    """(stage, judge) of config.reward. initial: what the model judges with where it is its own judge."""
+    batch = config.prompts_per_step * config.group
+    own = SelfJudge(stage.model, initial, stage.processor, batch=batch)
+    if checkpoint := settings.checkpoint_of(config.reward):
+        own = SelfJudge.of_checkpoint(checkpoint, mesh, batch)
+    judge = settings.make_judge(config.reward, own=own, world=stage.world)
+    if settings.on_devices(config.reward):
+        stage = dataclasses.replace(stage, look=own.look)
+    return stage, judge
+
+
+def _look_back(config, stage, initial, labelled):
+    """look_back(params) -> the metrics of what is to be retained. labelled: pictures of a file, or None."""
+    if labelled is None:
+        labelled = labelled_pictures(
+            stage.model, stage.programs.cast(initial), config.retention_prompts, world=stage.world
+        )
+    check_lengths(stage.model, stage.processor, labelled)
+    asked = held_out_questions(config.retention_questions, stage.model.cfg.vq.image_size, world=stage.world)
+
+    def look_back(params):
+        found = retention(stage.model, params, stage.processor, labelled)
+        if asked:
+            found["retention_questions"] = answered(stage.model, params, stage.processor, asked, stage.world)
+        return found
+
+    return look_back
 
 
 if __name__ == "__main__":

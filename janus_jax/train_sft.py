@@ -1,9 +1,11 @@
-"""Stage 1, supervised: python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir DIR
+"""Trains stage 1, supervised: python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir DIR
 
 Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Yes/No tokens weigh 0.8 of its share);
 with config.edits, a cache of edits, further ones: edit, and the judging of edits.
 Resumes from the workdir by itself; the finished model is DIR/model.
 """
+
+import shlex
 
 import jax
 import numpy as np
@@ -14,19 +16,22 @@ from janus_jax.data import cache, mixture
 from janus_jax.errors import UserError
 from janus_jax.models.janus import Janus, init_params
 from janus_jax.parallel import agree, hosts, sharding, shards
+from janus_jax.results.report import write as write_report
+from janus_jax.sequences.batch import padding
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.tokens import Tokenizer
 from janus_jax.shapes.vocabulary import train_tokenizer
+from janus_jax.shapes.world import SHIPPED, World
 from janus_jax.training import lock, settings, sft
 from janus_jax.training.loop import AHEAD, fit, supervised
 from janus_jax.training.workdir import same_settings
 
 # What a training may be resumed with otherwise: how long, how often, where, and what its model says of drawing.
-MAY_CHANGE = ("steps", "log_every", "save_every", "mesh", "micro_batches", "cfg_weight", "temperature")
+MAY_CHANGE = ("steps", "log_every", "save_every", "writers", "mesh", "micro_batches", "cfg_weight", "temperature")
 
 
-def world_tokenizer(workdir) -> Tokenizer:
-    """The embedded world's tokenizer: the one this workdir was started with, so that a resumed run cannot change its
+def world_tokenizer(workdir, world: World) -> Tokenizer:
+    """An embedded world's tokenizer: the one this workdir was started with, so that a resumed run cannot change its
     ids."""
     path = workdir / Tokenizer.FILES[0]
 
@@ -36,7 +41,7 @@ def world_tokenizer(workdir) -> Tokenizer:
         scratch = path.with_suffix(".tmp")
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(train_tokenizer().content)
+            scratch.write_bytes(train_tokenizer(world=world).content)
             scratch.rename(path)
         except OSError as error:
             raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
@@ -66,20 +71,35 @@ def initial_model(config, mesh, workdir):
     params = init_params(model, jax.random.key(config.seed), mesh=mesh)
     vq_params = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), vq_params, params["vq"])
     params = {**params, "vq": vq_params}
-    return model, params, loading.processor_of(cfg, world_tokenizer(workdir))
+    return model, params, loading.processor_of(cfg, world_tokenizer(workdir, loading.world_of(config.vq)))
 
 
 def groups_of(config) -> cache.Groups:
-    """What the rows are made of: config.cache and config.edits, of which one may be empty."""
-    return cache.join(map(cache.load, [path for path in (config.cache, config.edits) if path] or [config.cache]))
+    """What the rows are made of: config.cache (several with commas) and config.edits, of which one may be empty."""
+    paths = [path for path in (*config.cache.split(","), config.edits) if path]
+    return cache.join(map(cache.load, paths or [config.cache]))
 
 
-def dataset_of(config, buckets, by_row, model, processor, groups):
+def dataset_of(config, buckets, by_row, model, processor, groups, world: World = SHIPPED):
     """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
-    maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right)
+    maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right, config.mended, world)
     mine = [shards.rows(by_row, bucket.rows) for bucket in buckets]
     return mixture.steps(maker, buckets, config.seed, config.steps, mine)
+
+
+def next_commands(config, workdir, prompt: str) -> list[str]:
+    """What to do with the model. prompt: one that it knows."""
+    drawn = f"generate --checkpoint {workdir} --prompt {shlex.quote(prompt)} --out {workdir / 'drawn'}"
+    trained = f"--workdir {workdir.parent / 'rl'} --config.init={workdir}"
+    if config.preset != "shapes":
+        trained += " --config.prompts=PROMPTS.txt --config.reward.kind=..."
+        return [drawn, f"train_rl --config configs/janus_pro_{config.preset}_rl.py {trained}"]
+    return [
+        drawn,
+        f"evaluate --checkpoint {workdir} --out {workdir / 'eval.json'}",
+        f"train_rl --config configs/shapes_rl.py {trained}",
+    ]
 
 
 def main(argv):
@@ -90,18 +110,20 @@ def main(argv):
     buckets = sft.buckets_of(config, mesh)
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh):
         same_settings(workdir, config, MAY_CHANGE)
-        groups = groups_of(config)
+        groups, world = groups_of(config), loading.world_of(config.init or config.vq)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = sft.build(config, model, params, mesh)
         given = [params]  # away: the state is a copy, and two would not fit
         del params
-        job = supervised(built, given, dataset_of(config, buckets, by_row, model, processor, groups), by_row)
+        dataset = dataset_of(config, buckets, by_row, model, processor, groups, world)
+        job = supervised(built, given, dataset, by_row, lambda rows: {"padding": padding(rows)})
         state, finished = fit(workdir, "sft", job, config, stop, log_every=config.log_every, ahead=AHEAD)
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
-            loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with)
+            loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with, world=world)
             if agree.is_first():
-                print(f"the model is {workdir / 'model'}")
+                print(f"what happened on the way: {write_report(workdir)}")
+                cli.finished("the model", workdir / "model", *next_commands(config, workdir, str(groups.prompts[0])))
 
 
 if __name__ == "__main__":

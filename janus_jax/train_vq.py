@@ -29,7 +29,8 @@ from janus_jax.errors import UserError
 from janus_jax.models.vq import VQ, VQConfig, unit
 from janus_jax.parallel import agree, hosts, shards
 from janus_jax.parallel.sharding import make_mesh
-from janus_jax.shapes import text, verify
+from janus_jax.shapes import moments, text, verify
+from janus_jax.shapes.world import SHIPPED, WORLDS, World
 from janus_jax.training import lock, optim
 from janus_jax.training import step as train_step
 from janus_jax.training.loop import AHEAD, Job, fit, supervised
@@ -122,23 +123,28 @@ def merge_ground(codebook, codes, pictures_u8):
     return merged, len(ground)
 
 
-def verifier_cap(model: VQ, params, side: int, count: int = 600, seed: int = 1, whole=None) -> float:
-    """Share of right pictures of training and held-out prompts that the verifier still accepts after encode and
-    decode: no model that draws with these codes can be expected to do better. whole: the sharding of an array that
-    every process of a pod can read."""
+def verifier_cap(model: VQ, params, world: World = SHIPPED, count: int = 600, seed: int = 1, whole=None) -> tuple:
+    """Shares of right pictures of training and test prompts that the verifier, and the second one, still accept after
+    encode and decode: no model that draws with these codes can be expected to do better. whole: the sharding of an
+    array that every process of a pod can read."""
     rng = np.random.default_rng(seed)
-    prompts = text.held_out_prompts(count // 12) + [text.train_prompt(rng) for _ in range(count // 2)]
-    asks = [text.parse(prompt) for prompt in prompts]
-    originals = np.stack([pictures.right_picture(rng, ask, side) for ask in asks])
+    prompts = text.held_out_prompts(count // 12, world=world)
+    prompts += [text.train_prompt(rng, world=world) for _ in range(count // 2)]
+    asks = [text.parse(prompt, world) for prompt in prompts]
+    originals = np.stack([pictures.right_picture(rng, ask, model.cfg.image_size, world) for ask in asks])
     apply = jax.jit(lambda x: model.apply({"params": params}, x, method="__call__"), out_shardings=whole)
     decoded = np.concatenate(
         [apply(part / np.float32(127.5) - 1) for part in np.split(originals, len(originals) // 50)]
     )
     decoded = np.clip((decoded + 1) * 127.5, 0, 255).astype(np.uint8)
-    return float(np.mean([verify.matches(ask, verify.read(p)) for ask, p in zip(asks, decoded, strict=True)]))
+    return tuple(
+        float(np.mean([verify.matches(ask, read(p, world)) for ask, p in zip(asks, decoded, strict=True)]))
+        for read in (verify.read, moments.read)
+    )
 
 
 PHASES = ("continuous", "codes", "merged")
+HELD = 512  # pictures that the codebook begins with, and that tell which codes stand for ground
 
 
 class Place(NamedTuple):
@@ -159,7 +165,7 @@ def phase(config, place: Place, index: int, model: VQ, params) -> tuple[Path, Jo
         del settings[key]
         settings[key] = config[key][index]
     over = any((place.workdir / later / FILE).exists() for later in PHASES[index + 1 :])
-    same_settings(workdir, settings, ("log_every", "save_every") + (() if over else ("steps",)))
+    same_settings(workdir, settings, ("log_every", "save_every", "writers") + (() if over else ("steps",)))
     schedule = optim.warmup_cosine(settings.learning_rates, config.final_learning_rate, config.warmup, settings.steps)
     built = train_step.build(
         make_forward(model, quantised),
@@ -172,14 +178,15 @@ def phase(config, place: Place, index: int, model: VQ, params) -> tuple[Path, Jo
         rules=((r".*", jax.sharding.PartitionSpec()),),
     )
     rows, seed = shards.rows(place.by_row, config.batch), config.seed + 2 * index
-    dataset = pictures.batches(config.pictures, model.cfg.image_size, config.batch, seed, rows)
+    world = WORLDS[config.world]
+    dataset = pictures.batches(config.pictures, model.cfg.image_size, config.batch, seed, rows, world)
     return workdir, supervised(built, [params], dataset, place.by_row), settings
 
 
 def with_codebook(config, place: Place, model: VQ, params, held):
     """The parameters with a codebook of k-means over the latents of some pictures `held` f32[N,s,s,3]."""
     encode = jax.jit(lambda p, x: unit(model.apply({"params": p}, x, method="encode")), out_shardings=place.whole)
-    latents = np.asarray(encode(params, held[:256]))
+    latents = np.asarray(encode(params, held))
     return {**params, "codebook": agree.same(kmeans_codebook(latents, model.cfg.codebook_size, config.seed))}
 
 
@@ -200,7 +207,8 @@ def train(config, place: Place, model: VQ, stop) -> None:
     sample = jnp.zeros((1, model.cfg.image_size, model.cfg.image_size, 3))
     params = jax.jit(model.init)(jax.random.key(config.seed), sample)["params"]
     params = jax.tree.map(np.asarray, params)  # the same on all processes
-    held = next(iter(pictures.batches(config.pictures, model.cfg.image_size, 512, config.seed + 1)))
+    size, world = model.cfg.image_size, WORLDS[config.world]
+    held = next(iter(pictures.batches(config.pictures, size, HELD, config.seed + 1, world=world)))
     for index, name in enumerate(PHASES):
         if name == "codes":
             params = with_codebook(config, place, model, params, held)
@@ -211,10 +219,20 @@ def train(config, place: Place, model: VQ, stop) -> None:
         if not finished:
             return
         params = state.params
-    save_model(place.workdir / "model", {"kind": "vq", "vq": dataclasses.asdict(model.cfg)}, params, {})
-    accepted = verifier_cap(model, params, model.cfg.image_size, whole=place.whole)
+    description = {"kind": "vq", "vq": dataclasses.asdict(model.cfg), "world": world.name}
+    save_model(place.workdir / "model", description, params, {})
+    accepted = verifier_cap(model, params, world, whole=place.whole)
     if agree.is_first():
-        print(f"verifier accepts {accepted:.4f} of reconstructed right pictures")
+        one, other = accepted
+        print(f"verifier accepts {one:.4f} of reconstructed right pictures, the second one {other:.4f}")
+        place = place.workdir
+        cli.finished(
+            "the picture tokenizer",
+            place / "model",
+            f"cache_codes --tokenizer {place} --data-dir {place.parent / 'data'} --out {place.parent / 'cache.npz'}",
+            f"train_sft --config configs/shapes_base.py --workdir {place.parent / 'base'} --config.vq={place} "
+            f"--config.cache={place.parent / 'cache.npz'}",
+        )
 
 
 def main(argv):

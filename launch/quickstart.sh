@@ -87,3 +87,4 @@ step "held-out accuracy after" evaluate "$out/rl" "$out/after.json"
 printf '\n'
 report
 printf '\nstoryboard  %s\nresults     %s\nin all      %d s\n' "$out/storyboard.png" "$out/results.json" "$SECONDS"
+printf 'A page to draw on: %s -m pip install -e "%s[app]" && %s -m janus_jax.app\n' "$PY" "$ROOT" "$PY"

@@ -101,24 +101,32 @@ mount_bucket() { # BUCKET PLACE
   gcsfuse --implicit-dirs --rename-dir-limit=200000 "$1" "$2" >&2
 }
 
-# A workdir has to outlive this machine. One in /mnt/NAME where nothing is mounted is on the bucket NAME.
-mount_workdir() { # COMMAND...
-  local word before="" name="" status=0
-  for word in "$@"; do
-    case "$before $word" in
-      "--workdir "/mnt/*) name="${word#/mnt/}" ;;
-      *" --workdir=/mnt/"*) name="${word#--workdir=/mnt/}" ;;
-    esac
-    before="$word"
+# Whether a path is on a mount, its own or one above it, below /mnt.
+is_mounted() { # PATH
+  local above=/mnt part parts
+  IFS=/ read -ra parts <<<"${1#/mnt/}"
+  for part in "${parts[@]}"; do
+    above+="/$part"
+    if mountpoint -q "$above"; then return; fi
   done
-  name="${name%%/*}"
-  if [[ -z "$name" ]] || mountpoint -q "/mnt/$name"; then return; fi
-  tell "nothing is mounted at /mnt/$name: mounting the bucket of that name"
-  # A shell of its own: `set -e` would not end a function that stands left of ||.
-  bash -c 'source "$1"; mount_bucket "$2" "$3"' tpu_worker "${BASH_SOURCE[0]}" "$name" "/mnt/$name" || status=$?
-  if ((status)); then
-    give_up 4 "gs://$name could not be mounted at /mnt/$name (status $status): may this VM's service account use it? Or mount a disk there"
-  fi
+  return 1
+}
+
+# What has to outlive this machine lies elsewhere. A path of the command in /mnt/NAME, or a --flag=path, where nothing is
+# mounted is on the bucket NAME.
+mount_buckets() { # COMMAND...
+  local word name status
+  for word in "$@"; do
+    if [[ "$word" == --*=/mnt/* ]]; then word="${word#*=}"; fi
+    if [[ "$word" != /mnt/?* ]] || is_mounted "$word"; then continue; fi
+    name="${word#/mnt/}" name="${name%%/*}" status=0
+    tell "nothing is mounted at /mnt/$name: mounting the bucket of that name"
+    # A shell of its own: `set -e` would not end a function that stands left of ||.
+    bash -c 'source "$1"; mount_bucket "$2" "$3"' tpu_worker "${BASH_SOURCE[0]}" "$name" "/mnt/$name" || status=$?
+    if ((status)); then
+      give_up 4 "gs://$name could not be mounted at /mnt/$name (status $status): may this VM's service account use it? Or mount a disk there"
+    fi
+  done
 }
 
 start() {
@@ -130,7 +138,7 @@ start() {
     report
     return
   fi
-  mount_workdir "$@"
+  mount_buckets "$@"
   rm -f -- "$JOB/status"
   printf '%s' "$line" >"$JOB/command"
   printf '== %s %s\n' "$(date -u +%FT%TZ)" "$line" >>"$JOB/log"

@@ -1,33 +1,121 @@
 #!/usr/bin/env bash
-# From nothing to the tables of docs/results.md, on the embedded world: tokenizer, base model, SFT, RL (three seeds), evaluation.
+# From nothing to the tables of docs/results.md, on the embedded world: tokenizer, base model, SFT (twice, with drawings of
+# the model in between), RL (three seeds), evaluation.
 #   launch/train_shapes.sh      about three hours on two CPU cores; everything goes to runs/
-# Every command resumes by itself: started again, the script goes on where it was.
+# Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
+# prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 setup
 cd -- "$ROOT"
-# A command that was interrupted saves and ends well; what follows must not start then.
-trap 'exit 130' INT
-trap 'exit 143' TERM
+# A command that was interrupted saves and ends well; what follows must not start then, and what runs beside it must end.
+stop() {
+  trap - INT TERM
+  local beside
+  mapfile -t beside < <(jobs -p)
+  ((${#beside[@]} == 0)) || kill -TERM "${beside[@]}" 2>/dev/null || true
+  wait
+  exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
 
-"$PY" -m janus_jax.train_vq --config configs/shapes_vq.py --workdir runs/vq
-[[ -f runs/cache.npz ]] ||
-  "$PY" -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
-"$PY" -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
-[[ -f runs/cache_free.npz ]] ||
-  "$PY" -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --split train_free --out runs/cache_free.npz
-[[ -f runs/drawn.npz ]] ||
-  "$PY" -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_free.npz --out runs/drawn.npz
-"$PY" -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft
-for seed in 0 1 2; do
-  "$PY" -m janus_jax.train_rl --config configs/shapes_rl.py --workdir "runs/rl$seed" --config.seed="$seed"
-done
-# What is shipped is what is measured: bf16 on disk.
-for name in sft rl0 rl1 rl2; do
-  [[ -d "runs/stored/$name" ]] ||
-    "$PY" -m janus_jax.convert --src "runs/$name" --dst "runs/stored/$name" --to own --dtype bfloat16
-  [[ -f "runs/eval_$name.json" ]] ||
-    "$PY" -m janus_jax.evaluate --checkpoint "runs/stored/$name" --suite shapes --rounds 3 --samples 4 --out "runs/eval_$name.json"
-done
-"$PY" -m janus_jax.compare --baseline runs/eval_sft.json runs/eval_rl0.json runs/eval_rl1.json runs/eval_rl2.json
+WORLD=second
+# Of stage 2: three rounds, each picture paid for being better than the one before, and groups that differ.
+STAGE2=(--config.credit=improvement --config.rounds=3 --config.redraws=1 --config.max_reason_tokens=24
+  --config.steps=60 --config.retention_prompts=96)
+
+# run NAME ARGS...: one command of the package
+run() {
+  local name="$1"
+  shift
+  "$PY" -m "janus_jax.$name" "$@"
+}
+
+# together FUNCTION ARG...: FUNCTION of each ARG side by side; fails where one fails
+together() {
+  local call="$1" pids=() failed=0
+  shift
+  for argument in "$@"; do
+    "$call" "$argument" &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || failed=$?
+  done
+  return "$failed"
+}
+
+# 1. The picture tokenizer, and beside it the rendered pictures.
+pictures() {
+  case "$1" in
+    tokenizer) run train_vq --config configs/shapes_vq.py --workdir runs/vq ;;
+    data) "$PY" -c "
+from janus_jax.cache_codes import data_set
+from janus_jax.shapes.world import WORLDS
+data_set('runs/data', WORLDS['$WORLD'])" ;;
+  esac
+}
+together pictures tokenizer data
+
+# 2. Their codes, and those of edits.
+codes() {
+  case "$1" in
+    train) [[ -f runs/cache.npz ]] || run cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz ;;
+    free) [[ -f runs/cache_free.npz ]] ||
+      run cache_codes --tokenizer runs/vq/model --data-dir runs/data --split train_free --out runs/cache_free.npz ;;
+    edits) [[ -f runs/edits.npz ]] ||
+      run cache_codes --task edit --edits 4000 --tokenizer runs/vq/model --out runs/edits.npz ;;
+  esac
+}
+together codes train free
+codes edits
+
+# 3. The base model; its drawings with labels; stage 1; the drawings of what comes out, with which stage 1 goes on in 4.
+run train_sft --config configs/shapes_base.py --workdir runs/base
+label() {
+  [[ -f "$2" ]] || run label_drawings --checkpoint "$1" --cache runs/cache.npz runs/cache_free.npz --out "$2"
+}
+label runs/base runs/drawn.npz
+run train_sft --config configs/shapes_sft.py --workdir runs/sft1
+label runs/sft1 runs/drawn1.npz
+
+# 4. The guidance weight that is best on validation prompts, which the model is told, and where it fails with that.
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft1 --config.cache=runs/drawn1.npz
+  --config.steps=800 --config.learning_rate=3e-4)
+run train_sft "${STAGE1[@]}"
+validate() {
+  [[ -f "runs/validation_$1.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation --cfg "$1" \
+    --rounds 3 --samples 2 --prompts-per-category 50 --out "runs/validation_$1.json"
+}
+together validate 1.0 1.5
+validate 2.0
+guidance="$("$PY" -c '
+import json
+final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"] for cfg in ("1.0", "1.5", "2.0")}
+print(max(final, key=final.get))')"
+run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
+[[ -f runs/train.json ]] || run evaluate --checkpoint runs/sft --suite shapes --split train --rounds 3 --samples 2 \
+  --prompts-per-category 50 --out runs/train.json
+
+# 5. Stage 2, with more of what fails.
+stage2() {
+  run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \
+    --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json','runs/train.json')"
+}
+together stage2 0 1
+stage2 2
+
+# 6. What is shipped is what is measured: bf16 on disk.
+measure() {
+  [[ -d "runs/stored/$1" ]] || run convert --src "runs/$1" --dst "runs/stored/$1" --to own --dtype bfloat16
+  [[ -f "runs/eval_$1.json" ]] ||
+    run evaluate --checkpoint "runs/stored/$1" --suite shapes --rounds 3 --samples 4 --out "runs/eval_$1.json"
+  [[ -f "runs/redraw_$1.json" ]] ||
+    run evaluate --checkpoint "runs/stored/$1" --suite shapes_redraw --samples 2 --prompts-per-category 50 \
+      --out "runs/redraw_$1.json"
+}
+together measure sft rl0
+together measure rl1 rl2
+run compare --baseline runs/eval_sft.json runs/eval_rl0.json runs/eval_rl1.json runs/eval_rl2.json

@@ -45,9 +45,8 @@ def micro_world(folder):
     vq = {"kind": "vq", "vq": dataclasses.asdict(model.cfg.vq)}
     model_folder.save_model(folder / "vq", vq, params["vq"], {})
     rng = np.random.default_rng(0)
-    builder = shapes_dataset.Shapes.__new__(shapes_dataset.Shapes)  # only its generator is used
     source = []
-    for _, example in builder._generate_examples([text.train_prompt(rng) for _ in range(24)], 1):
+    for _, example in shapes_dataset.examples([text.train_prompt(rng) for _ in range(24)], 1):
         pictures = np.stack([np.asarray(Image.open(io.BytesIO(p["image"]))) for p in example["pictures"]])
         source.append({"prompt": example["prompt"].encode(), "pictures": {"image": pictures}})
     cache.save(folder / "cache.npz", cache_codes.build(*loading.load_vq(folder / "vq"), source))

@@ -117,6 +117,7 @@ def test_unwritable_output(tmp_path):
         ("--config.schedule=magic", "config.schedule"),
         ("--config.temperature=0.0", "temperature"),
         ("--config.model.remat=magic", "config.model"),
+        ("--config.model.llama.layers=2", "llama.layers = 4"),
         ("--config.frozen=('nothing',)", "config.frozen"),
         ("--config.mesh=(1,1,8)", "another mesh"),
         ("--config.mesh=(-1,0,1)", "devices"),
@@ -231,11 +232,18 @@ def test_a_bucket_is_no_workdir():
 @pytest.mark.parametrize("flags", [("--config.reward.kind=chat",), ("--config.reward.kind=model", "--config.ahead=1")])
 def test_a_given_judge_stands_in_the_configured_ones_place(flags, tmp_path, monkeypatch):
     """What config.reward would lack is no reason to refuse."""
-    begun = []
-    monkeypatch.setattr(train_rl, "_run", lambda *given: begun.append(given))
+
+    class Begun(Exception):
+        """Nothing was refused."""
+
+    def assemble(config, *_):
+        raise Begun(config)
+
+    monkeypatch.setattr(train_rl, "assemble", assemble)
     config, workdir = cli.parse_config(["--config", RL, "--workdir", str(tmp_path), *flags], "")
-    train_rl.train(config, workdir, judge=lambda requests, pictures: [0.5] * len(pictures))
-    (((given, *_),),) = [begun]
+    with pytest.raises(Begun) as begun:
+        train_rl.train(config, workdir, judge=lambda requests, pictures: [0.5] * len(pictures))
+    (given,) = begun.value.args
     # the workdir goes on only with that judge
     assert given.reward.kind == "given" and given.reward.function.endswith("<lambda>")
     with pytest.raises(UserError, match="config.reward.url|config.ahead"):

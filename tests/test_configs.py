@@ -8,7 +8,7 @@ from janus_jax import cli
 from janus_jax.rl.programs import check_rows
 from janus_jax.training.sft import buckets_of
 
-JOBS = ("1b_sft", "7b_sft", "1b_rl", "7b_rl")
+JOBS = ("1b_sft", "7b_sft", "1b_rl", "7b_rl", "7b_edit_rl")
 
 
 def configured(job, place):

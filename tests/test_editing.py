@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
     """run(OUT, flags) -> the instructions that were drawn, call by call of the sampler."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    monkeypatch.setattr(edit.loading, "load", lambda *given: (MODEL, params(), processor()))
+    monkeypatch.setattr(edit.flags.loading, "load", lambda *given: (MODEL, params(), processor()))
     sampler, drawn = edit.rollouts, []
 
     def watched(model, params, processor, work, *more, **settings):
@@ -62,6 +62,14 @@ def test_edits_that_begin_alike(run, tmp_path):
         for name, alone in placed(tmp_path / f"alone{n}").items():
             np.testing.assert_array_equal(got[name.replace("0000", f"{n:04d}")], alone)
     assert run("both", "--edits", edits(tmp_path, *both)) == []  # all is there
+
+
+def test_several_pictures(run, tmp_path):
+    """Are told alike; none is dropped."""
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "b.png")
+    told = ("--image", tmp_path / "a.png", "--image", tmp_path / "b.png", "--instruction", "red")
+    assert run("out", *told) == [["red"] * 4]
+    assert placed(tmp_path / "out").keys() == {f"000{n}_{sample}.png" for n in (0, 1) for sample in (0, 1)}
 
 
 def test_bad_edits_are_left_out_up_to_a_share(run, tmp_path, capsys):

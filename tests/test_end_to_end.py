@@ -15,6 +15,7 @@ import pytest
 from commands import command, environment, metrics, rl_flags, sft_flags
 
 from janus_jax.checkpoints import loading, model_folder
+from janus_jax.results import glossary
 
 
 def test_recipe(world, tmp_path):
@@ -32,6 +33,8 @@ def test_recipe(world, tmp_path):
     assert np.mean([line["agreement"] for line in lines[-3:]]) > np.mean([line["agreement"] for line in lines[:3]])
     assert (rl / "storyboard_00010.png").is_file() and (rl / "report.html").is_file()
     assert [line["step"] for line in lines if "retention" in line] == [5, 10]
+    unknown = {name for line in lines + metrics(sft) for name in line if glossary.entry(name) is None}
+    assert unknown == {"stage", "step"}, "results/glossary.py has no entry for these"
 
     before, after = (loading.load(folder)[1] for folder in (sft, rl))
     same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
@@ -46,7 +49,43 @@ def test_recipe(world, tmp_path):
     for record in records:
         assert set(record) == {"prompt", "sample", "seed", "rounds", "final"}
         assert all((out / shot["image"]).is_file() for shot in record["rounds"])
-    assert (out / "storyboard.png").is_file()
+    assert (out / "storyboard.png").is_file() and (out / "index.html").is_file()
+
+
+EDITS = {
+    **{"task": "both", "prompt_tokens": 40},
+    "reward.weights": {"match": 1.0, "following": 0.5, "preserving": 1.0},
+}
+
+
+@pytest.mark.slow
+def test_recipe_of_edits(world, tmp_path):
+    """Their cache, stage 1 with questions, stage 2 of both tasks, the model as judge of another one, evaluations."""
+    cache = tmp_path / "edits.npz"
+    command(tmp_path, "cache_codes", "--task", "edit", "--edits", 32, "--tokenizer", world[0], "--out", cache)
+    sft = tmp_path / "sft"
+    buckets = "((120,(('draw',0,8),('judge',0,8),('answer',0,8))),(180,(('edit',0,8),('judge_edit',0,8))))"
+    flags = [f"--config.edits={cache}", f"--config.buckets={buckets}", "--config.shares=(10,10,0,10,20)"]
+    command(tmp_path, "train_sft", *sft_flags(world, sft), *flags)
+    losses = metrics(sft)
+    for name in ("loss", "edit", "verdict", "describe"):
+        assert losses[-1][name] < 0.8 * losses[0][name]
+
+    rl, judged = tmp_path / "rl", tmp_path / "judged"
+    command(tmp_path, "train_rl", *rl_flags(rl, init=sft, steps=4, retention_questions=1, retention_every=2, **EDITS))
+    lines = metrics(rl)
+    assert max(line["max_logp_gap"] for line in lines) < 1e-3
+    names = ("score_match", "score_following", "score_preserving", "edit_right_first", "draw_right_first")
+    assert all(line[name] is not None for line in lines for name in names)
+    assert [line["step"] for line in lines if "retention_questions" in line] == [2, 4]
+    reward = {"reward.kind": "model", "reward.checkpoint": rl, "reward.weights": {}}
+    command(tmp_path, "train_rl", *rl_flags(judged, init=sft, steps=2, **{**EDITS, **reward}))
+    assert all(line["failed"] == 0 and 0 < line["score_whole"] < 1 for line in metrics(judged))
+
+    flags = ("--checkpoint", rl, "--prompts-per-category", 2, "--max-reason-tokens", 6)
+    out = tmp_path / "edits.json"
+    command(tmp_path, "evaluate", *flags, "--suite", "shapes_edit", "--samples", 1, "--rounds", 2, "--out", out)
+    assert set(json.loads(out.read_text())["edits"]) == {"recolor", "add", "remove", "move", "swap"}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +109,11 @@ def trained(world, tmp_path_factory):
         {"credit": "trajectory", "reward.kind": "model"},
         {"credit": "trajectory", "mesh": "(2,2,2)", "micro_batches": 2},
         {"credit": "released/regen_prompt", "ahead": True, "refresh_every": 1},
+        {"credit": "improvement", "rounds": 3, **EDITS, "mesh": "(2,2,2)"},
+        {"credit": "pictures", "rounds": 1, **EDITS, "task": "edit"},
         {"credit": "trajectory", "image_top_k": 6, "text_top_k": 5, "updates": 2, "learning_rate": 1e-3},
     ],
-    ids=lambda settings: "-".join(map(str, settings.values())).replace("/", "_"),
+    ids=lambda settings: "-".join(map(str, settings.values())).replace("/", "_")[:60],
 )
 def test_choices_of_stage_2(settings, trained, tmp_path):
     """Every credit, estimator, judge and a mesh: a rollout, and steps on the very density that was sampled."""
@@ -104,6 +145,7 @@ STAGES = {
     "rl": RL_TO_RESUME,
     # all that a checkpoint may hold: a rollout in flight, a reference of its own, a value head
     "rl-ahead": {**RL_TO_RESUME, "ahead": True, "refresh_every": 3, "credit": "trajectory", "estimator": "ppo"},
+    "rl-edits": {**RL_TO_RESUME, **EDITS, "ahead": True},
 }
 
 

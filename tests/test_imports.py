@@ -11,10 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "janus_jax"
 # From the top to the ground; a command is a module of its own, above all packages.
 ORDER = (
-    *("results", "aot", "rl", "training", "rewards", "sampling", "data", "checkpoints", "models", "shapes"),
-    *("sequences", "parallel"),
+    *("layouts", "page", "results", "aot", "rl", "training", "rewards", "sampling", "data", "checkpoints", "models"),
+    *("shapes", "sequences", "parallel"),
 )
-GROUND = ("cli", "errors", "rules", "")  # "": the package itself
+GROUND = ("cli", "compilation", "configuration", "errors", "heap", "profile", "rules", "")  # "": the package itself
 
 
 def name_of(path):

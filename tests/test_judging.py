@@ -3,6 +3,7 @@ after a stop, edits, bad input. tests/sampling/test_answer.py has the model's ow
 
 import importlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from janus_jax.sequences import images
 
 COMMAND = importlib.import_module("janus_jax.judge")
 REDS = {"a": 255, "b": 204, "c": 102, "d": 153, "e": 51, "f": 0}  # P(yes) 1.0 0.8 0.4 0.6 0.2 0.0
+PARAMS = {"llama": {"layers": ()}}  # as they are when prepared
 LABELS = {"a": True, "b": "yes", "c": 1, "d": "False", "e": 0, "f": "no"}
 
 
@@ -30,7 +32,7 @@ def judged(monkeypatch):
 
     monkeypatch.setattr(COMMAND, "judge", judge)
     monkeypatch.setattr(
-        loading, "load", lambda path, dtype: (None, None, SimpleNamespace(tokenizer=processor().tokenizer))
+        loading, "load", lambda *given: (None, PARAMS, SimpleNamespace(tokenizer=processor().tokenizer))
     )
     return asked
 
@@ -117,6 +119,23 @@ def test_a_threshold_from_other_pairs(judged, tmp_path, capsys):
     call("--pairs", pairs, "--label", "right", "--fit-threshold", dev, "--out", tmp_path / "out")
     assert [line["p_yes"] for line in lines(tmp_path / "out" / "dev.jsonl")] == [0.4, 0.2]
     assert "P(yes) = 0.3 (fitted)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pictures, prompts", [("ab", "xy"), ("a", "xy"), ("ab", "x"), ("abc", "xy"), ("ab", "xyz")])
+def test_several_pictures_and_prompts(judged, tmp_path, capsys, pictures, prompts):
+    """As many of both, or one of one kind: none is dropped."""
+    written(tmp_path)
+    flags = [flag for name in pictures for flag in ("--image", tmp_path / f"{name}.png")]
+    flags += [flag for prompt in prompts for flag in ("--prompt", prompt)]
+    if len(pictures) > 1 < len(prompts) != len(pictures):
+        assert "do not go with" in refused(COMMAND.main, "--checkpoint", "x", *flags)
+        return
+    call(*flags)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    count = max(len(pictures), len(prompts))
+    expected = list(zip((pictures * count)[:count], (prompts * count)[:count], strict=True))
+    assert [(Path(line["image"]).stem, line["prompt"]) for line in lines] == expected
+    assert [(red, request.prompt) for red, request in judged] == [(REDS[name], prompt) for name, prompt in expected]
 
 
 def test_edits(judged, tmp_path, capsys):

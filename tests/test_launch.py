@@ -631,9 +631,9 @@ def test_jobset_command(tmp_path, term, status):
     assert (tmp_path / "saved").exists() == term
 
 
-@pytest.mark.parametrize("workdir", [("--workdir", "/mnt/pail/sft"), ("--workdir=/mnt/pail/sft",)])
+@pytest.mark.parametrize("words", [("--workdir", "/mnt/pail/sft"), ("--config.init=/mnt/pail/sft",), ("/mnt/pail",)])
 @pytest.mark.parametrize("mounted, works", [(True, True), (False, True), (False, False)])
-def test_the_bucket_of_a_workdir_is_mounted(tmp_path, workdir, mounted, works):
+def test_the_bucket_of_a_path_is_mounted(tmp_path, words, mounted, works):
     """On each host before the command starts, and again on a VM that was made again; a refusal starts nothing."""
     job, log = tmp_path / "janus_jax_job", tmp_path / "calls"
     (job / "code").mkdir(parents=True)
@@ -642,7 +642,7 @@ def test_the_bucket_of_a_workdir_is_mounted(tmp_path, workdir, mounted, works):
     for name, does in {**stubs, "curl": "exit 22"}.items():
         (tmp_path / name).write_text(f'#!/bin/bash\necho "{name} $*" >>{log}\n{does}\n')
         (tmp_path / name).chmod(0o755)
-    job_line = ["bash", "-c", f"touch {tmp_path}/ran", *workdir]
+    job_line = ["bash", "-c", f"touch {tmp_path}/ran", *words]
     line = ["bash", ROOT / "launch" / "tpu_worker.sh", "start", *job_line]
     env = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
     run = subprocess.run([*map(str, line)], env=env, capture_output=True, text=True, timeout=60)
@@ -659,6 +659,33 @@ def test_the_bucket_of_a_workdir_is_mounted(tmp_path, workdir, mounted, works):
         assert not (tmp_path / "ran").exists() and not (job / "command").exists()
     expected = ["sudo mkdir -p -- /mnt/pail", "gcsfuse --implicit-dirs --rename-dir-limit=200000 pail /mnt/pail"]
     assert [call for call in calls if call in expected] == ([] if mounted else expected)
+
+
+def test_a_path_on_a_mounted_disk_is_no_bucket(tmp_path):
+    """/mnt/disks/one is a mount, /mnt/disks is none: nothing is to be mounted over it."""
+    (tmp_path / "mountpoint").write_text(f'#!/bin/bash\necho "$2" >>{tmp_path}/asked\n[[ "$2" == /mnt/disks/one ]]\n')
+    (tmp_path / "mountpoint").chmod(0o755)
+    line = ["bash", "-c", 'source "$1"; is_mounted "$2"', "x", str(ROOT / "launch" / "tpu_worker.sh")]
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    assert subprocess.run([*line, "/mnt/disks/one/sft/a b"], env=env).returncode == 0
+    assert (tmp_path / "asked").read_text().splitlines() == ["/mnt/disks", "/mnt/disks/one"]
+    assert subprocess.run([*line, "/mnt/disks/two"], env=env).returncode == 1
+
+
+def test_the_image_of_the_jobset():
+    """Its lines, read; it has not been built. What it copies is there, and what the pods run is in it."""
+    lines = (ROOT / "launch" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split() for line in lines if line and not line.startswith("#")]
+    assert steps[0][0] == "FROM" and re.search(r":\d", steps[0][1]), "a base image with its version"
+    assert {step[0] for step in steps} <= {"FROM", "ENV", "WORKDIR", "COPY", "RUN", "ARG", "CMD"}
+    copied = [source for step in steps if step[0] == "COPY" for source in step[1:-1]]
+    assert all((ROOT / source).exists() for source in copied) and {"janus_jax", "configs"} <= set(copied)
+    needed = re.findall(r'(?:with_name\(|read_text\()"([^"]+)"', (ROOT / "setup.py").read_text())
+    assert needed and set(needed) <= set(copied), "what setup.py reads"
+    names = [step[0] for step in steps]
+    assert names.index("WORKDIR") < names.index("COPY") < names.index("RUN")
+    assert json.loads(" ".join(steps[-1][1:])) == ["python", "-m", "janus_jax"]
+    assert "launch/Dockerfile" in (ROOT / "launch" / "jobset.yaml").read_text()
 
 
 def test_jobset():

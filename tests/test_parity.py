@@ -12,7 +12,7 @@ import pytest
 from published_folders import BF16, CFG, GOLDEN, TOKENIZER, folder_of, identical, refused, run, tensors_of, weights_of
 from safetensors.numpy import load_file
 
-from janus_jax.checkpoints import loading, published_config, tensorfiles
+from janus_jax.checkpoints import loading, published_config, torchfile
 from janus_jax.checkpoints.tensor_names import HF, ORIGINAL
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
@@ -280,7 +280,7 @@ def test_bare_state_dicts(torch, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loading.load(path, base=base)[1], expected)
     for odd in (torch.ones(3).to(torch.float8_e4m3fn), torch.eye(3).to_sparse()):
         torch.save({**state, "odd": odd}, path)
-        with refused(r"odd is stored as torch.float.* \(torch.*\): save it as plain"):
+        with refused(r"odd is stored by torch\._utils\._rebuild_\w+: save it as plain"):
             loading.load(path, base=base)
     torch.save({"module": state, "ema": state}, path)
     with refused("holds module and ema: save the one"):
@@ -304,15 +304,15 @@ def test_code_is_not_run(torch, tmp_path):
     path = tmp_path / "trap.pth"
     torch.save({"w": Trap()}, path)
     with refused("holds no plain tensors"):
-        tensorfiles.read_torch(path)
+        torchfile.read(path)
     assert not Trap.ran
     good = tmp_path / "good.pth"
     torch.save({"w": torch.ones(1000)}, good)
-    np.testing.assert_array_equal(tensorfiles.read_torch(good)["w"], np.ones(1000))
+    np.testing.assert_array_equal(torchfile.read(good)["w"], np.ones(1000))
     for content in (good.read_bytes()[:2000], b"", b"nonsense", pickle.dumps({"w": 1})):
         path.write_bytes(content)
         with refused("holds no plain tensors|is no state dict"):
-            tensorfiles.read_torch(path)
+            torchfile.read(path)
 
 
 def test_what_torch_reads_of_an_original_export(torch, tmp_path):

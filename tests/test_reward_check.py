@@ -241,3 +241,19 @@ def test_check_of_a_judge_of_edits(config, plain, capsys):
     file.write_text(file.read_text().replace("{'following': 0.5, 'preserving': 1.0}", "{}"))
     with pytest.raises(UserError, match="set config.reward.weights to the weight of each"):
         checked(capsys, config)
+
+
+def test_check_of_both_tasks(config, plain, capsys):
+    """One set of weights serves both; a judge that fails at one of them is not usable."""
+    file = Path(config)
+    weights = "{'match': 1.0, 'following': 0.5, 'preserving': 1.0}"
+    both = f"    config.task, config.reward.weights = 'both', {weights}\n    return config"
+    file.write_text(file.read_text().replace("    return config", both))
+    status, lines = checked(capsys, config)
+    orders = [line for line in lines if ": right pictures score" in line]
+    assert status == 0 and [line.split(": right")[0].removeprefix("ok    ") for line in orders] == [
+        *("order", "order of following", "order of preserving", "order")
+    ]
+    assert lines.index("pictures of prompts") < lines.index(orders[0]) < lines.index("edits") < lines.index(orders[1])
+    status, lines = checked(capsys, config, *plain("copies"))
+    assert status == 1 and any(line.startswith("FAIL  order of following") for line in lines)

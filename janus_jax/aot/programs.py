@@ -18,7 +18,7 @@ from janus_jax.models.decoder import DECODE_RULES, decode_params
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params, cast_params
 from janus_jax.models.kv_cache import CACHE_NAMES, init_cache, take_rows
 from janus_jax.parallel import sharding
-from janus_jax.rl import batches, ppo
+from janus_jax.rl import batches, ppo, requests
 from janus_jax.rl import programs as rl_programs
 from janus_jax.rl.credit import CREDITS
 from janus_jax.sampling import decode
@@ -27,7 +27,7 @@ from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.row import Row, collate
 from janus_jax.sequences.tokens import Tokenizer
 from janus_jax.training import settings, sft
-from janus_jax.training.program import Program, placed
+from janus_jax.training.program import Program, bytes_per_device, placed
 
 
 def grammar_of(config, cfg: JanusConfig) -> Grammar:
@@ -58,6 +58,7 @@ class _Drawer:
     rows: int
     rounds: int
     prompt: int
+    sources: int
     beside: dict
     params: Any
     painter: Any
@@ -70,6 +71,11 @@ class _Drawer:
     @property
     def painted(self) -> int:
         return self.rows * (1 + self.guided)
+
+    @property
+    def asked(self) -> int:
+        """Tokens of a request: the prompt and a source picture's codes."""
+        return self.prompt + self.sources * self.grammar.codes
 
     def batch(self, length, pictures=0, guided=False):
         """A Batch's shapes."""
@@ -84,9 +90,10 @@ class _Drawer:
     def keys(self):
         return jax.ShapeDtypeStruct((self.rows, 2), jnp.uint32)
 
-    def program(self, name, function, args, holds, needed, unknown=1) -> Program:
-        """The program; beside it lie also the parameters and the cache that it does not work on."""
-        both = {"parameters": self.params, "cache": (self.painter, self.judge)}
+    def program(self, name, function, args, holds, needed, unknown=1, caches=None) -> Program:
+        """The program; beside it lie also the parameters and those of the caches (None: painter and judge, as large as
+        they get) that it does not work on."""
+        both = {"parameters": self.params, "cache": (self.painter, self.judge) if caches is None else caches}
         held = {id(leaf) for leaf in jax.tree.leaves(holds)}
         idle = {phase: [x for x in jax.tree.leaves(tree) if id(x) not in held] for phase, tree in both.items()}
         idle |= {phase: (tree, idle.get(phase)) for phase, tree in self.beside.items()}
@@ -96,22 +103,24 @@ class _Drawer:
         return flops.decoder(self.model.cfg, rows * length, rows * flops.causal(length, past))
 
 
-def _drawer(model, grammar, sampling, mesh, rows, rounds, prompt, beside) -> _Drawer:
+def _drawer(model, grammar, sampling, mesh, rows, rounds, prompt, sources, beside) -> _Drawer:
     cfg, words = model.cfg, sampling.max_reason_tokens
     shapes = jax.eval_shape(lambda params: decode_params(cast_params(params, cfg.dtype)), abstract_params(model))
     params = placed(shapes, sharding.param_shardings(shapes, mesh, DECODE_RULES, without=("fsdp",)))
     painted = rows * (1 + sampling.guided)
-    painter = _cache(cfg, mesh, painted, grammar.longest_painted(prompt, rounds, words))
-    judge = _cache(cfg, mesh, rows, grammar.longest_judged(prompt, rounds, words))
-    return _Drawer(model, grammar, sampling, mesh, rows, rounds, prompt, beside, params, painter, judge)
+    begin = grammar.longest_painted(prompt, rounds, words, sources) - grammar.codes
+    *_, (_, _, slots) = decode.parts(cfg.vq, begin, sampling.lookahead)
+    painter = _cache(cfg, mesh, painted, slots)
+    judge = _cache(cfg, mesh, rows, grammar.longest_judged(prompt, rounds, words, sources))
+    return _Drawer(model, grammar, sampling, mesh, rows, rounds, prompt, sources, beside, params, painter, judge)
 
 
 def drawing(
-    model: Janus, grammar: Grammar, sampling: Sampling, mesh, rows: int, rounds: int, prompt: int, beside
+    model: Janus, grammar: Grammar, sampling: Sampling, mesh, rows: int, rounds: int, prompt: int, beside, sources=0
 ) -> list[Program]:
     """What drawing, judging and drawing again `rows` trajectories at a time runs on a mesh. prompt: tokens at most;
-    beside: see Program."""
-    drawer = _drawer(model, grammar, sampling, mesh, rows, rounds, prompt, beside)
+    beside: see Program; sources: source pictures of a request."""
+    drawer = _drawer(model, grammar, sampling, mesh, rows, rounds, prompt, sources, beside)
     return [*_painting(drawer), *_judging(drawer), *(_again(drawer) if rounds > 1 else [])]
 
 
@@ -120,27 +129,64 @@ def _slots(cache) -> int:
 
 
 def _painting(d: _Drawer) -> list[Program]:
-    cfg, I, holds = d.model.cfg, d.grammar.codes, {"parameters": d.params, "cache": d.painter}
-    args = (d.model, d.params, d.batch(d.prompt, guided=d.guided), _slots(d.painter), d.guided)
-    drawn = flops.decoder(cfg, d.painted * I, d.painted * flops.causal(I, _slots(d.painter) // 2))
-    drawn += flops.code_head(cfg, d.painted * I) + flops.embed_codes(cfg, d.painted * I)
-    painter = (d.model, d.params, d.painter, d.hidden(d.painted), d.keys(), d.sampling, d.guided)
-    codes = jax.ShapeDtypeStruct((d.rows, I), jnp.int32)
-    decoded = {"parameters": d.params}
+    cfg = d.model.cfg
+    asked = _cache(cfg, d.mesh, d.painted, d.asked)
+    args = (d.model, d.params, d.batch(d.asked, guided=d.guided), None, d.guided)
+    codes = jax.ShapeDtypeStruct((d.rows, d.grammar.codes), jnp.int32)
+    pixels = jax.ShapeDtypeStruct((d.rows, *[cfg.vq.image_size] * 2, 3), jnp.float32)
+    decoded, encoded = {"parameters": d.params}, flops.vq_encoder(cfg.vq, d.rows)
+    encode = d.program("VQ encode", decode.encode_codes, (d.model, d.params, pixels), decoded, encoded)
     return [
-        d.program("prefill prompts", decode.prefill, args, holds, d.prefill_flops(d.painted, d.prompt)),
-        d.program("draw", decode.draw, painter, holds, drawn),
+        *([encode] if d.sources else []),
+        d.program(
+            "prefill prompts",
+            decode.prefill,
+            args,
+            {"parameters": d.params, "cache": asked},
+            d.prefill_flops(d.painted, d.asked),
+            caches=d.judge,
+        ),
+        *_drawing_parts(d),
         d.program(
             "VQ decode", decode.decode_codes, (d.model, d.params, codes), decoded, flops.vq_decoder(cfg.vq, d.rows)
         ),
     ]
 
 
+def _drawing_parts(d: _Drawer) -> list[Program]:
+    """What draws a part of the first picture, for each size of cache; and of the last one, at its largest."""
+    cfg, made = d.model.cfg, []
+    first = decode.parts(cfg.vq, d.asked, d.sampling.lookahead)
+    begin = d.grammar.longest_painted(d.prompt, d.rounds, d.sampling.max_reason_tokens, d.sources) - d.grammar.codes
+    (done, count, most) = decode.parts(cfg.vq, begin, d.sampling.lookahead)[-1]
+    for slots in dict.fromkeys([*(slots for *_, slots in first), most]):
+        codes = sum(n for _, n, each in first if each == slots)
+        # tokens before the codes that it draws, on average
+        past = begin + done if not codes else d.asked + sum(n for _, n, each in first if each < slots)
+        past += (codes or count) // 2
+        made.append(_drawing_part(d, slots, d.painter if slots == most else None, count, past, codes))
+    return made
+
+
+def _drawing_part(d: _Drawer, slots, cache, count, past, codes) -> Program:
+    cfg, tokens = d.model.cfg, d.painted * count
+    cache = cache or _cache(cfg, d.mesh, d.painted, slots)
+    needed = flops.decoder(cfg, tokens, tokens * past) + flops.code_head(cfg, tokens) + flops.embed_codes(cfg, tokens)
+    args = (d.model, d.params, cache, d.hidden(d.painted), d.keys(), d.sampling, d.guided)
+    args += (jax.ShapeDtypeStruct((), jnp.int32), count)
+    weights = d.params["llama"]["layers"], d.params["gen_head"], d.params["gen_aligner"]
+    least = bytes_per_device(weights) + bytes_per_device((cache.k, cache.v)) * past // slots
+    name, holds = f"draw, {slots} slots", {"parameters": d.params, "cache": cache}
+    made = d.program(name, decode.draw_part, args, holds, needed, caches=d.judge)
+    return made._replace(codes=codes, least=least)
+
+
 def _judging(d: _Drawer) -> list[Program]:
     cfg, M, holds = d.model.cfg, d.sampling.max_reason_tokens, {"parameters": d.params, "cache": d.judge}
-    length, past = d.grammar.longest_look(d.prompt), _slots(d.judge) // 2  # on average
-    seen = flops.siglip(cfg.siglip, d.rows) + flops.aligner(cfg, d.rows * d.grammar.seen)
-    look = (d.model, d.params, d.batch(length, pictures=1), _slots(d.judge))
+    length, past = d.grammar.longest_look(d.prompt + d.sources * d.grammar.seen), _slots(d.judge) // 2  # on average
+    pictures = 1 + d.sources
+    seen = flops.siglip(cfg.siglip, d.rows * pictures) + flops.aligner(cfg, d.rows * pictures * d.grammar.seen)
+    look = (d.model, d.params, d.batch(length, pictures=pictures), _slots(d.judge))
     speak = (d.model, d.params, d.judge, d.hidden(d.rows), d.keys(), d.sampling, d.grammar.special)
     said = flops.decoder(cfg, d.rows * M, d.rows * flops.causal(M, past)) + flops.text_head(cfg, d.rows * (M + 1))
     return [
@@ -158,7 +204,7 @@ def _again(d: _Drawer) -> list[Program]:
     return [
         d.program("keep all rows", jax.jit(take_rows), (d.painter, rows), cache, 0),
         d.program("keep half of them", jax.jit(take_rows), (d.painter, half), cache, 0),
-        d.program("prefill reasons", decode.extend, args, {"parameters": d.params, **cache}, needed),
+        d.program("prefill reasons", decode.append, args, {"parameters": d.params, **cache}, needed),
     ]
 
 
@@ -182,8 +228,18 @@ def generation(config, devices) -> list[Program]:
     batch (trajectories at a time), rounds, cfg_weight, max_reason_tokens."""
     model, sampling = model_of(config), Sampling(config.cfg_weight, max_reason_tokens=config.max_reason_tokens)
     sizes = config.batch, config.rounds, config.prompt_tokens
-    mesh = sharding.mesh_of(config.mesh, devices)
-    return drawing(model, grammar_of(config, model.cfg), sampling, mesh, *sizes, {})
+    mesh, grammar = sharding.mesh_of(config.mesh, devices), grammar_of(config, model.cfg)
+    # rows that wait for others before each later round, see rounds.fill
+    lengths = config.prompt_tokens, config.rounds, config.max_reason_tokens
+    painted = config.batch * (1 + sampling.guided)
+    waiting = [
+        (
+            _cache(model.cfg, mesh, painted, grammar.longest_painted(config.prompt_tokens, turn, lengths[-1])),
+            _cache(model.cfg, mesh, config.batch, grammar.longest_judged(*lengths)),
+        )
+        for turn in range(1, config.rounds)
+    ]
+    return drawing(model, grammar, sampling, mesh, *sizes, {"cache": waiting})
 
 
 def supervised(config, devices) -> list[Program]:
@@ -215,7 +271,8 @@ def reinforcement(config, devices) -> list[Program]:
         built = rl_programs.make_programs(config, model, yes_no, params, mesh)
     state, reference = built.built.abstract, placed(params, sharding.param_shardings(params, mesh))
     prompt, words = config.prompt_tokens, config.max_reason_tokens
-    layout = batches.layout(CREDITS[config.credit], grammar, prompt, config.rounds, words)
+    sources = requests.sources(config)
+    layout = batches.layout(CREDITS[config.credit], grammar, prompt, config.rounds, words, sources)
     made = batches.blank(layout, rows, cfg.siglip.image_size, sampling.guided)
     needed = [sum(flops.scored(cfg, batch, trained) for batch in made) for trained in (False, True)]
     made = placed(made, built.by_row)
@@ -228,7 +285,7 @@ def reinforcement(config, devices) -> list[Program]:
     return [
         Program("begin", mesh, built.built.initial, (state.params,), {}, {"parameters": state.params}, {}, 0),
         Program("cast to draw", mesh, built.cast, (policy,), {}, {"parameters": state.params}, kept, 0),
-        *drawing(model, grammar, sampling, mesh, at_once, config.rounds, prompt, beside),
+        *drawing(model, grammar, sampling, mesh, at_once, config.rounds, prompt, beside, sources),
         Program("reference", mesh, built.refer, refer, {}, {"parameters": reference}, trained, needed[0]),
         Program("train step", mesh, built.built.step, (state, made), {}, trained, {"parameters": reference}, needed[1]),
     ]

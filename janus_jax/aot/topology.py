@@ -19,10 +19,12 @@ from janus_jax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """One generation. hbm: GiB that programs may use on a device (what libtpu 0.0.42 refuses to exceed; a little less
-    than the data sheet's); axes: of its torus; devices: that jax shows per chip; cores: per chip in the names of
-    slices; host: chips of one machine in a larger slice; settings: what libtpu must be told beside the shape."""
+    than the data sheet's); bandwidth: GB/s between a device and its memory, by the data sheet; axes: of its torus;
+    devices: that jax shows per chip; cores: per chip in the names of slices; host: chips of one machine in a larger
+    slice; settings: what libtpu must be told beside the shape."""
 
     hbm: float
+    bandwidth: float
     axes: int
     devices: int = 1
     cores: int = 1
@@ -32,11 +34,11 @@ class Chip:
 
 CHIPS = {
     # Without megacore libtpu shows the two cores of a v4 chip as two devices.
-    "v4": Chip(30.75, 3, cores=2, settings=(("chip_config_name", "megacore"),)),
-    "v5e": Chip(15.75, 2),
-    "v5p": Chip(95.74, 3, cores=2),
-    "v6e": Chip(31.25, 2),
-    "tpu7x": Chip(94.75, 3, devices=2, cores=2),
+    "v4": Chip(30.75, 1228, 3, cores=2, settings=(("chip_config_name", "megacore"),)),
+    "v5e": Chip(15.75, 819, 2),
+    "v5p": Chip(95.74, 2765, 3, cores=2),
+    "v6e": Chip(31.25, 1640, 2),
+    "tpu7x": Chip(94.75, 3690, 3, devices=2, cores=2),
 }
 
 # The usual shapes, by the number of chips: what a slice named by a number is.

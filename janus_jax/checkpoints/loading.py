@@ -1,6 +1,8 @@
 """`load`: a model, its parameters and its processor from a folder or a shipped name."""
 
 import dataclasses
+import hashlib
+import json
 import re
 import textwrap
 from importlib import resources
@@ -20,10 +22,13 @@ from janus_jax.models.vq import VQ, VQConfig
 from janus_jax.parallel import sharding
 from janus_jax.sequences.processor import Processor
 from janus_jax.sequences.tokens import Tokenizer
+from janus_jax.shapes.world import SHIPPED as SHIPPED_WORLD
+from janus_jax.shapes.world import WORLDS, World
 
 SHIPPED = ("shapes-sft", "shapes-rl")
 DRAWN_WITH = ("cfg_weight", "temperature")  # the fields of Sampling that a checkpoint may set
 MOST_DRAWN_WITH = 1000
+ADDED_LATER = {"vq": {"patch"}}  # sizes that earlier checkpoints do not have; theirs is the default
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.bin"]
 
 
@@ -53,17 +58,29 @@ def find(path) -> Path:
         raise UserError(f"no checkpoint at {folder}, and the hub does not give it ({reason}): {hint}") from error
 
 
-def processor_of(cfg: JanusConfig, tokenizer: Tokenizer) -> Processor:
-    """The processor for a model of these sizes. Raises UserError where the tokenizer has more ids than the model."""
+def digest(path) -> str:
+    """The SHA-256 that tells a checkpoint from others: of the manifest of a folder of our own, which `load` compares
+    with the files, or of the names and the SHA-256 of a published folder's files. Raises UserError as `find` does."""
+    folder = find(path)
+    manifest = folder / model_folder.MANIFEST
+    if manifest.is_file():
+        return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    names = sorted({file.name for pattern in HUB_FILES for file in folder.glob(pattern)})
+    return hashlib.sha256(json.dumps(model_folder.digests_of(folder, names)).encode()).hexdigest()
+
+
+def processor_of(cfg: JanusConfig, tokenizer: Tokenizer, drawn_with: dict | None = None) -> Processor:
+    """The processor for a model of these sizes; drawn_with: see drawn_with(). Raises UserError where the tokenizer has
+    more ids than the model."""
     if tokenizer.size > cfg.llama.vocab_size:
         raise UserError(f"the tokenizer has {tokenizer.size} ids, the model only {cfg.llama.vocab_size}: use its own")
-    return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size)
+    return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size, drawn_with or {})
 
 
 class Source(NamedTuple):
     """A checkpoint of any format, opened and not read. extra: {format: {name: tensor}} that no parameter holds; files:
     a published folder's small files, {format: {name: content}}; drawn_with: what its
-    configuration says of DRAWN_WITH."""
+    configuration says of DRAWN_WITH; world: the name of the embedded world that it was trained on, if any."""
 
     cfg: JanusConfig
     tokenizer: Tokenizer
@@ -71,6 +88,7 @@ class Source(NamedTuple):
     extra: dict[str, dict[str, np.ndarray]]
     files: dict[str, dict[str, bytes]]
     drawn_with: dict[str, float]
+    world: str | None = None
 
 
 def open_model(path, dtype=None, base=None) -> Source:
@@ -96,8 +114,11 @@ def _own_config(folder, config) -> JanusConfig:
     try:
         cfg = JanusConfig.from_dict(config.get("model"))
         for part, entries in cfg.to_dict().items():  # a size that is absent is damage: its default is another model
-            if isinstance(entries, dict) and (absent := sorted(entries.keys() - config["model"].get(part, {}).keys())):
-                raise UserError(f"{part}.{absent[0]} is missing")
+            if not isinstance(entries, dict):
+                continue
+            absent = entries.keys() - config["model"].get(part, {}).keys() - ADDED_LATER.get(part, set())
+            if absent:
+                raise UserError(f"{part}.{min(absent)} is missing")
         return cfg
     except ValueError as error:
         raise UserError(f"{folder / model_folder.CONFIG} does not describe a model: {error}") from error
@@ -113,7 +134,7 @@ def _open_own(folder, dtype):
     files = {}
     for file in (folder / model_folder.EXTRA).glob("*/*"):
         files.setdefault(file.parent.name, {})[file.name] = file.read_bytes()
-    return Source(cfg, tokenizer, leaves, model_folder.open_extra(folder), files, drawn_with)
+    return Source(cfg, tokenizer, leaves, model_folder.open_extra(folder), files, drawn_with, config.get("world"))
 
 
 def _open_published(folder, tensors, dtype):
@@ -161,7 +182,8 @@ def load(path, dtype=jnp.float32, mesh=None, base=None):
     source = open_model(path, dtype, base)
     model = Janus(dataclasses.replace(source.cfg, dtype=jnp.dtype(dtype)))
     shardings = None if mesh is None else sharding.param_shardings(abstract_params(model), mesh)
-    return model, model_folder.place(source.leaves, shardings), processor_of(source.cfg, source.tokenizer)
+    processor = processor_of(source.cfg, source.tokenizer, source.drawn_with)
+    return model, model_folder.place(source.leaves, shardings), processor
 
 
 def load_vq(path):
@@ -198,9 +220,30 @@ def drawn_with(path) -> dict[str, float]:
     return _drawn_with(folder, model_folder.read_config(folder))
 
 
-def save(folder, model: Janus, params, processor: Processor, dtype=None, drawn_with: dict | None = None) -> None:
-    """Writes an own checkpoint that `load` reads; see model_folder.save_model. drawn_with: see drawn_with()."""
+def world_of(path) -> World:
+    """The embedded world that a checkpoint, or a picture tokenizer, was trained on: what its config.json names, or
+    else that of the shipped models. Raises UserError as `load` does, and for a world that is not known."""
+    folder = find(path)
+    name = model_folder.read_config(folder).get("world", SHIPPED_WORLD.name)
+    if name not in WORLDS:
+        known = ", ".join(WORLDS)
+        raise UserError(f"{folder / model_folder.CONFIG} names the world {str(name)[:40]!r}: it must be one of {known}")
+    return WORLDS[name]
+
+
+def save(
+    folder,
+    model: Janus,
+    params,
+    processor: Processor,
+    dtype=None,
+    drawn_with: dict | None = None,
+    world: World | None = None,
+) -> None:
+    """Writes an own checkpoint that `load` reads; see model_folder.save_model. drawn_with: see drawn_with(); world: the
+    embedded world that it was trained on."""
     config = {"kind": "janus", "model": model.cfg.to_dict(), **(drawn_with or {})}
+    config |= {"world": world.name} if world else {}
     tokenizer = processor.tokenizer
     model_folder.save_model(folder, config, params, {tokenizer.file_name: tokenizer.content}, dtype)
 

@@ -36,7 +36,7 @@ CONFIG = "config.json"
 EXTRA = "extra"
 
 
-def _digests(folder, names) -> dict[str, str]:
+def digests_of(folder, names) -> dict[str, str]:
     """The SHA-256 of each named file, several at a time: of a large checkpoint one core would take minutes."""
 
     def digest(name):
@@ -68,7 +68,7 @@ def seal(folder) -> None:
     """Writes the manifest of a finished folder. It appears once all that it lists, and itself, is on the disk."""
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    digests = _digests(folder, [str(path.relative_to(folder)) for path in paths])
+    digests = digests_of(folder, [str(path.relative_to(folder)) for path in paths])
     scratch = folder / (MANIFEST + ".tmp")
     scratch.write_text(json.dumps(digests, indent=1) + "\n")
     _sync_all(folder)
@@ -96,7 +96,7 @@ def verify(folder, names=None, needed=()) -> None:
     for name in names:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: the checkpoint is damaged; copy it again or use another one")
-    for name, digest in _digests(folder, names).items():
+    for name, digest in digests_of(folder, names).items():
         if digest != digests[name]:
             raise UserError(f"{folder / name} is damaged (checksum differs): copy it again or use another one")
 

@@ -1,4 +1,4 @@
-"""Tensor files: safetensors in and out, PyTorch's in, one tensor at a time (no jax).
+"""Tensor files: safetensors in and out, PyTorch's in (torchfile.py), one tensor at a time (no jax).
 
 What is read is mapped, never held: an array takes memory when its values are copied. What is written is asked for
 tensor by tensor, so a file of any size needs room for one.
@@ -8,7 +8,6 @@ import fnmatch
 import json
 import math
 import mmap
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from janus_jax.checkpoints import jsonfile
+from janus_jax.checkpoints import jsonfile, torchfile
 from janus_jax.errors import UserError
 
 DTYPES = {
@@ -35,7 +34,6 @@ DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SHARD = 5 * 10**9  # bytes; the size that torch's tools cut at
-WRAPPERS = ("module", "ema")  # what trainers put around a state dict
 
 
 class Tensor(NamedTuple):
@@ -78,45 +76,9 @@ def read_safetensors(path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def read_torch(path) -> dict[str, np.ndarray]:
-    """The state dict of a .bin or .pth file, mapped, wrapped or not. Code in the file is refused, not run.
-
-    Needs PyTorch. Raises UserError where that, the file or a state dict in it is missing.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: copy the checkpoint again")
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"reading {path.name} needs PyTorch: pip install 'janus_jax[parity]'") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} holds no plain tensors ({reason}): copy it again, or save its state dict") from error
-    inside = [key for key in WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict)]
-    if len(inside) > 1:
-        raise UserError(f"{path} holds {' and '.join(inside)}: save the one that you want alone")
-    state = state[inside[0]] if inside else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise UserError(f"{path} is no state dict: save a plain one, or wrap it as {' or '.join(WRAPPERS)}")
-
-    def array(name, tensor):
-        if tensor.dtype == torch.bfloat16:  # numpy has no such type: its bits travel as integers
-            return array(name, tensor.view(torch.int16)).view(ml_dtypes.bfloat16)
-        try:
-            return tensor.detach().numpy()
-        except (TypeError, RuntimeError) as error:
-            kind = f"{tensor.dtype} ({tensor.layout})"
-            raise UserError(f"{path}: {name} is stored as {kind}: save it as plain float32 or bfloat16") from error
-
-    return {name: array(name, tensor) for name, tensor in state.items()}
-
-
 def read_file(path) -> dict[str, np.ndarray]:
     """The tensors of one file, by its ending."""
-    return read_safetensors(path) if Path(path).suffix == ".safetensors" else read_torch(path)
+    return read_safetensors(path) if Path(path).suffix == ".safetensors" else torchfile.read(path)
 
 
 class Files(NamedTuple):

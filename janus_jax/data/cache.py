@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,31 +39,62 @@ class PictureFiles:
         return images.letterbox(images.read(self.paths[i]), self.side)
 
 
+@dataclasses.dataclass(frozen=True)
+class PackedPictures:
+    """N pictures u8[side,side,3], each compressed by itself: one of the embedded world takes a tenth or less. blobs:
+    array of N bytes objects. [i] is a picture, [array of n] u8[n,side,side,3]."""
+
+    blobs: np.ndarray
+    side: int
+
+    @classmethod
+    def of(cls, pixels) -> "PackedPictures":
+        """Of an array u8[N,side,side,3]."""
+        blobs = np.empty(len(pixels), object)
+        blobs[:] = [zlib.compress(picture.tobytes(), 1) for picture in pixels]
+        return cls(blobs, pixels.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array that they would be."""
+        return len(self.blobs), self.side, self.side, 3
+
+    def __getitem__(self, i) -> np.ndarray:
+        if np.ndim(i):
+            found = [self[each] for each in np.arange(len(self.blobs))[i]]
+            return np.stack(found) if found else np.zeros((0, *self.shape[1:]), np.uint8)
+        return np.frombuffer(zlib.decompress(self.blobs[i]), np.uint8).reshape(self.shape[1:])
+
+
 TEXTS = ("prompts", "reasons", "captions")
 
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
     """prompts: P texts; start i64[P+1]: pictures start[p]..start[p+1] belong to prompt p; codes i32[N,I];
-    pixels u8[N,h,w,3] or PictureFiles; score f32[N], 1 = right; reasons: N texts that begin with Yes or No;
-    captions: N texts that say what a picture shows; source i64[P]: the picture that a prompt's pictures are edits of,
-    -1 for a prompt that says what to draw; None: no prompt has any. Texts are arrays of str objects, whatever they are
-    given as."""
+    pixels u8[N,h,w,3], PackedPictures or PictureFiles; score f32[N], 1 = right; reasons: N texts that begin with Yes or
+    No; captions: N texts that say what a picture shows; source i64[P]: the picture that a prompt's pictures are edits
+    of, -1 for a prompt that says what to draw; None: no prompt has any; mended i64[N]: of a wrong picture the one that
+    shows the same with its faults mended, -1 where there is none; None: no picture has one. Texts are arrays of str
+    objects, whatever they are given as."""
 
     prompts: np.ndarray
     start: np.ndarray
     codes: np.ndarray
-    pixels: np.ndarray | PictureFiles
+    pixels: np.ndarray | PackedPictures | PictureFiles
     score: np.ndarray
     reasons: np.ndarray
     captions: np.ndarray
     source: np.ndarray | None = None
+    mended: np.ndarray | None = None
 
     def __post_init__(self):
+        if self.mended is None:
+            object.__setattr__(self, "mended", np.full(len(self.codes), -1))
         if self.source is None:
             object.__setattr__(self, "source", np.full(len(self.prompts), -1))
         for name in TEXTS:
-            object.__setattr__(self, name, _objects(getattr(self, name)))
+            object.__setattr__(self, name, _strings(getattr(self, name)))
 
     def __len__(self):
         return len(self.prompts)
@@ -81,10 +113,13 @@ def save(path, groups: Groups) -> None:
     if isinstance(arrays["pixels"], PictureFiles):
         files = arrays.pop("pixels")
         texts["pixels"], arrays["side"] = files.paths, files.side
-    for name, values in texts.items():
-        encoded = [str(value).encode("utf-8") for value in values]
-        arrays[f"{name}.bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
-        arrays[f"{name}.ends"] = np.cumsum([len(value) for value in encoded], dtype=np.int64)
+    packed = arrays.pop("pixels") if isinstance(arrays.get("pixels"), PackedPictures) else None
+    encoded = {name: [str(value).encode("utf-8") for value in values] for name, values in texts.items()}
+    if packed is not None:
+        encoded["packed"], arrays["side"] = packed.blobs, packed.side
+    for name, values in encoded.items():
+        arrays[f"{name}.bytes"] = np.frombuffer(b"".join(values), np.uint8)
+        arrays[f"{name}.ends"] = np.cumsum([len(value) for value in values], dtype=np.int64)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(scratch, **arrays)
@@ -100,9 +135,17 @@ def load(path) -> Groups:
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = [field.name for field in dataclasses.fields(Groups)]
-            names = [name for name in names if name != "source" or name in file]  # caches of before have none
-            arrays = {name: _texts(file, name) if f"{name}.ends" in file else file[name] for name in names}
-            if "side" in file:
+            # caches of before have no sources, or no mended pictures
+            names = [name for name in names if name not in ("source", "mended") or name in file]
+            packed = "packed.ends" in file
+            arrays = {
+                name: _texts(file, name) if f"{name}.ends" in file else file[name]
+                for name in names
+                if not (packed and name == "pixels")
+            }
+            if packed:
+                arrays["pixels"] = PackedPictures(_objects(_pieces(file, "packed")), int(file["side"]))
+            elif "side" in file:
                 arrays["pixels"] = PictureFiles(arrays["pixels"], int(file["side"]))
             return Groups(**arrays)
     except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
@@ -111,18 +154,26 @@ def load(path) -> Groups:
         ) from error
 
 
-def _texts(file, name) -> np.ndarray:
+def _pieces(file, name) -> list[bytes]:
     data, ends = file[f"{name}.bytes"].tobytes(), file[f"{name}.ends"].tolist()
     if ends and (ends[-1] != len(data) or any(a > b for a, b in itertools.pairwise([0, *ends]))):
         raise ValueError(f"the ends of {name} do not go with their bytes")
-    return _objects([data[begin:end].decode("utf-8") for begin, end in itertools.pairwise([0, *ends])])
+    return [data[begin:end] for begin, end in itertools.pairwise([0, *ends])]
 
 
-def _objects(texts) -> np.ndarray:
-    """Texts as an array of str objects: one of fixed width would give each the length of the longest."""
-    array = np.empty(len(texts), object)
-    array[:] = [str(text) for text in texts]
+def _texts(file, name) -> np.ndarray:
+    return _strings([piece.decode("utf-8") for piece in _pieces(file, name)])
+
+
+def _objects(values) -> np.ndarray:
+    """Values as an array of objects: one of fixed width would give each the length of the longest."""
+    array = np.empty(len(values), object)
+    array[:] = values
     return array
+
+
+def _strings(texts) -> np.ndarray:
+    return _objects([str(text) for text in texts])
 
 
 _PER_PICTURE = ("codes", "pixels", "score", "reasons", "captions")
@@ -142,16 +193,32 @@ def join(parts) -> Groups:
         [part.start[:-1] + offset for part, offset in zip(parts, offsets, strict=False)] + [offsets[-1:]]
     )
     arrays = {name: _concatenated([getattr(part, name) for part in parts]) for name in ("prompts", *_PER_PICTURE)}
-    source = np.concatenate(
-        [np.where(part.source < 0, -1, part.source + offset) for part, offset in zip(parts, offsets, strict=False)]
-    )
-    return Groups(start=start, source=source, **arrays)
+    for name in ("source", "mended"):
+        indices = [(getattr(part, name), offset) for part, offset in zip(parts, offsets, strict=False)]
+        arrays[name] = np.concatenate([np.where(index < 0, -1, index + offset) for index, offset in indices])
+    return Groups(start=start, **arrays)
 
 
 def _concatenated(arrays):
+    if isinstance(arrays[0], PackedPictures):
+        return PackedPictures(np.concatenate([packed.blobs for packed in arrays]), arrays[0].side)
     if isinstance(arrays[0], PictureFiles):
         return PictureFiles([path for files in arrays for path in files.paths], arrays[0].side)
     return np.concatenate(arrays)
+
+
+def _ordered(values, order):
+    """Values in another order."""
+    if isinstance(values, PackedPictures):
+        return PackedPictures(values.blobs[order], values.side)
+    return values[order]
+
+
+def packed(groups: Groups) -> Groups:
+    """The same with its pictures compressed; those in files stay there."""
+    if not isinstance(groups.pixels, np.ndarray):
+        return groups
+    return dataclasses.replace(groups, pixels=PackedPictures.of(groups.pixels))
 
 
 def merge(first: Groups, second: Groups) -> Groups:
@@ -166,5 +233,6 @@ def merge(first: Groups, second: Groups) -> Groups:
         prompts=first.prompts,
         start=first.start + second.start,
         source=np.where(first.source < 0, -1, place[first.source]),
-        **{name: getattr(both, name)[order] for name in _PER_PICTURE},
+        mended=np.where(both.mended < 0, -1, place[both.mended])[order],
+        **{name: _ordered(getattr(both, name), order) for name in _PER_PICTURE},
     )

@@ -15,7 +15,7 @@ from janus_jax.errors import UserError
 
 VERDICTS = {4: "Yes", 0: "No", 1: "No"}
 UNUSED = (2, 3)
-# The least score of a right picture (to be drawn: 0.8, see data/mixture.py) and the bound of a wrong one's. A picture
+# The least score of a right picture (to be drawn: that of shapes/verify.py) and the bound of a wrong one's. A picture
 # whose state and prob contradict each other is not used.
 RIGHT, WRONG = 0.7, 0.5
 

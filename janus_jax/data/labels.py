@@ -3,61 +3,80 @@
 import numpy as np
 
 from janus_jax.data import cache
-from janus_jax.shapes import edit, edit_reason, text, verify
+from janus_jax.shapes import edit, edit_reason, reasons, text, verify
+from janus_jax.shapes.world import SHIPPED, World
 
 
-def label(rng, prompts, codes, pixels) -> cache.Groups:
+def label(rng, prompts, codes, pixels, world: World = SHIPPED) -> cache.Groups:
     """Scores and explains decoded pictures u8[P, K, h, w, 3] with codes i32[P, K, I]; pictures that show a held-out
     combination are left out."""
-
-    def judge(p):
-        ask = text.parse(str(prompts[p]))
-        return lambda reading: (verify.score(ask, reading), text.reason(rng, ask, reading))
-
-    return _groups(prompts, [judge(p) for p in range(len(prompts))], codes, pixels)
+    return _groups(prompts, _judges(rng, prompts, world), *_flat(codes, pixels), world)[0]
 
 
-def label_edits(rng, instructions, sources, codes, pixels) -> cache.Groups:
-    """The same of edits of source pictures u8[P, h, w, 3]. An instruction has no pictures where its source does not
+def label_each(rng, prompts, owner, codes, pixels, world: World = SHIPPED) -> tuple[cache.Groups, np.ndarray]:
+    """The same of N pictures, of which the n-th is one of prompt owner[n], in ascending order: (groups, which of the N
+    pictures are in them)."""
+    return _groups(prompts, _judges(rng, prompts, world), owner, codes, pixels, world)
+
+
+def label_edits(rng, instructions, sources, codes, pixels, world: World = SHIPPED) -> cache.Groups:
+    """As `label`, of edits of source pictures u8[P, h, w, 3]. An instruction has no pictures where its source does not
     show what it is about, or shows what is held out."""
 
     def judge(p):
-        source = verify.read(sources[p])
+        source = verify.read(sources[p], world)
         try:
-            asked = edit.parse(str(instructions[p]), source)
+            asked = edit.parse(str(instructions[p]), source, world)
         except ValueError:
             return None
-        if text.shows_held_out(source) or not edit.applies(asked, source):
+        if text.shows_held_out(source, world) or not edit.applies(asked, source):
             return None
         return lambda reading: (
             edit.score(asked, source, reading),
-            edit_reason.reason(rng, asked, source, reading),
+            edit_reason.reason(rng, asked, source, reading, world),
         )
 
-    return _groups(instructions, [judge(p) for p in range(len(instructions))], codes, pixels)
+    judges = [judge(p) for p in range(len(instructions))]
+    return _groups(instructions, judges, *_flat(codes, pixels), world)[0]
 
 
-def _groups(prompts, judges, codes, pixels):
+def _judges(rng, prompts, world):
+    def judge(prompt):
+        ask = text.parse(str(prompt), world)
+        return lambda reading: (verify.score(ask, reading), reasons.reason(rng, ask, reading, world))
+
+    return [judge(prompt) for prompt in prompts]
+
+
+def _flat(codes, pixels):
+    """(the prompt of each picture, codes, pixels) of K pictures of each prompt."""
+    P, K = codes.shape[:2]
+    return np.repeat(np.arange(P), K), codes.reshape(P * K, -1), pixels.reshape(P * K, *pixels.shape[2:])
+
+
+def _groups(prompts, judges, owner, codes, pixels, world):
     """judges: of each prompt a function of a reading, which gives score and reason; None: no picture is kept."""
-    start, kept, scores, reasons, captions = [0], [], [], [], []
-    for p, judge in enumerate(judges):
-        for k in range(codes.shape[1] if judge else 0):
-            reading = verify.read(pixels[p, k])
-            if text.shows_held_out(reading):
-                continue
-            kept.append((p, k))
-            score, reason = judge(reading)
-            scores.append(score)
-            reasons.append(reason)
-            captions.append(text.caption(reading))
-        start.append(len(kept))
-    rows, columns = np.array(kept, np.int64).reshape(-1, 2).T
-    return cache.Groups(
+    kept, scores, texts, captions = [], [], [], []
+    for n, p in enumerate(owner):
+        if judges[p] is None:
+            continue
+        reading = verify.read(pixels[n], world)
+        if text.shows_held_out(reading, world):
+            continue
+        kept.append(n)
+        score, reason = judges[p](reading)
+        scores.append(score)
+        texts.append(reason)
+        captions.append(reasons.caption(reading, world))
+    kept = np.array(kept, np.int64)
+    counts = np.bincount(np.asarray(owner, np.int64)[kept], minlength=len(prompts))
+    groups = cache.Groups(
         prompts=prompts,
-        start=np.array(start),
-        codes=codes[rows, columns].astype(np.int32),
-        pixels=pixels[rows, columns],
+        start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        codes=codes[kept].astype(np.int32),
+        pixels=pixels[kept],
         score=np.array(scores, np.float32),
-        reasons=reasons,
+        reasons=texts,
         captions=captions,
     )
+    return groups, kept

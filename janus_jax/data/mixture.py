@@ -11,9 +11,11 @@ the same of edits, which begin with a source picture,
                                                                      trained: Yes|No, reason, EOS
 
 (the original knows edits without earlier rounds alone, and does not judge them), and, for a base model that has yet to
-learn to see,
+learn to see, or one that is not to forget it,
 
     describe  [user:] (seen) [question, assistant:]              trained: what is in the picture, EOS
+    answer    the same with a picture of the embedded world made for the row, and one of its questions ("how many
+              circles are there?"), none that evaluation holds out; in the loss one group with describe
 
 A step's batch is a tuple of Batches, one per bucket, so that short sequences are not padded to the longest. A row is a
 pure function of (seed, step, bucket, place in the bucket): a data position is one number, the step, and how many
@@ -33,7 +35,11 @@ from janus_jax.sequences.batch import DESCRIBE, DRAW, EDIT, REASON, REDRAW, VERD
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.request import Request
 from janus_jax.sequences.row import Row, collate
+from janus_jax.shapes import questions
+from janus_jax.shapes.render import render
 from janus_jax.shapes.text import QUESTION
+from janus_jax.shapes.verify import RIGHT
+from janus_jax.shapes.world import SHIPPED, World
 
 PAINTED = {"draw": DRAW, "redraw": REDRAW, "edit": EDIT}  # tasks whose last picture is trained, with their loss groups
 JUDGED = ("judge", "judge_edit")
@@ -75,15 +81,24 @@ class Bucket:
 class RowMaker:
     """Makes rows from groups, by the grammar. drop: the probability that a prompt, or an instruction, becomes PAD where
     a picture is trained (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be
-    drawn have at least 0.8)."""
+    drawn have at least verify.RIGHT); mended: how often a redrawn picture is the last wrong one with its faults mended,
+    where the cache has that, and not any right one; world: what `answer` asks about."""
 
-    def __init__(self, groups: Groups, grammar: Grammar, drop: float = 0.1, judged_right: float = 0.8):
-        self.groups, self.grammar, self.drop = groups, grammar, drop
+    def __init__(
+        self,
+        groups: Groups,
+        grammar: Grammar,
+        drop: float = 0.1,
+        judged_right: float = RIGHT,
+        mended: float = 0.0,
+        world: World = SHIPPED,
+    ):
+        self.groups, self.grammar, self.drop, self.mended, self.world = groups, grammar, drop, mended, world
         self.special = grammar.special
-        # P: positives from 0.8, negatives under 0.5
+        # P: positives from RIGHT, negatives under 0.5
         self.right, self.wrong, self.judged = (
             [groups.pictures(p)[which[groups.pictures(p)]] for p in range(len(groups))]
-            for which in (groups.score >= 0.8, groups.score < 0.5, groups.score >= judged_right)
+            for which in (groups.score >= RIGHT, groups.score < 0.5, groups.score >= judged_right)
         )
         texts = np.unique(np.concatenate([groups.reasons, groups.captions]))
         # the most words that a row trains, with EOS
@@ -104,6 +119,7 @@ class RowMaker:
             ("judge_edit", False): everything[(has_judged | has_wrong) & edits],
             ("judge_edit", True): everything[has_wrong & edits],
             ("describe", False): everything[np.diff(groups.start) > 0],
+            ("answer", False): everything,
         }
 
     def make(self, rng, task: str, earlier: int) -> Row:
@@ -113,6 +129,8 @@ class RowMaker:
             raise UserError(
                 f"no prompt of the cache has pictures for {task} with {earlier} earlier rounds: change config.buckets"
             )
+        if task == "answer":
+            return self._answer(rng)
         p = int(rng.choice(usable))
         if task == "describe":
             return self._describe(int(rng.choice(self.groups.pictures(p))))
@@ -126,9 +144,15 @@ class RowMaker:
             for picture in past:
                 self.grammar.draw(row, self.groups.codes[picture])
                 self.grammar.redraw(row, self._reason(picture))
-            picture = rng.choice(self.right[p])
+            picture = self._right(rng, p, past[-1] if earlier else -1)
             self.grammar.draw(row, self.groups.codes[picture], PAINTED[task])
         return row
+
+    def _right(self, rng, p, last):
+        """A picture to draw for a prompt after the wrong one `last`, if there is one."""
+        if self.mended and last >= 0 and self.groups.mended[last] >= 0 and rng.random() < self.mended:
+            return self.groups.mended[last]
+        return rng.choice(self.right[p])
 
     def _ask(self, row, p, task, dropped):
         """Appends what is asked: a prompt, or a source picture, as the task sees pictures, and an instruction."""
@@ -136,31 +160,38 @@ class RowMaker:
         if source < 0:
             self.grammar.ask(row, Request(prompt), dropped=dropped)
         else:
-            given = self._pixels(source) if task in JUDGED else self.groups.codes[source]
+            given = self.groups.pixels[source] if task in JUDGED else self.groups.codes[source]
             self.grammar.ask(row, Request(prompt, SOURCE), given, dropped)
 
     def _judge(self, rng, row, past, p):
         """Appends earlier pictures with their reasons, then one to be judged, right or wrong as often."""
         for picture in past:
-            self.grammar.look(row, self._pixels(picture))
+            self.grammar.look(row, self.groups.pixels[picture])
             self.grammar.say(row, reason := self._reason(picture))
             self.grammar.look_again(row, reason)
         sides = [side for side in (self.judged[p], self.wrong[p]) if len(side)]
         picture = rng.choice(sides[0] if rng.random() < 0.5 else sides[-1])
-        self.grammar.look(row, self._pixels(picture))
+        self.grammar.look(row, self.groups.pixels[picture])
         reason = self._reason(picture)
         yes_no = np.isin(reason, (self.special.yes, self.special.no))
         self.grammar.say(row, reason, np.where(yes_no, VERDICT, REASON))
 
     def _describe(self, picture):
-        row = Row()
-        self.grammar.answer(row, [self._pixels(picture)], QUESTION, system="")
-        ids = [*self._words(self.groups.captions[picture])[: tokens.MAX_REASON_TOKENS - 1], self.special.eos]
-        row.add_text(ids, DESCRIBE)
-        return row
+        return self._told(
+            self.groups.pixels[picture], QUESTION, self.groups.captions[picture], tokens.MAX_REASON_TOKENS
+        )
 
-    def _pixels(self, picture):
-        return self.groups.pixels[picture].astype(np.float32) / 127.5 - 1.0
+    def _answer(self, rng):
+        kind = str(rng.choice(questions.KINDS))
+        question, scene = questions.draw(rng, kind, held_out=False, world=self.world)
+        pixels = render(scene, self.groups.pixels.shape[1], rng, self.world)
+        return self._told(pixels, question.text, question.answer, questions.LONGEST_ANSWER)
+
+    def _told(self, pixels, question, answer, most):
+        row = Row()
+        self.grammar.answer(row, [pixels], question, system="")
+        row.add_text([*self._words(answer)[: most - 1], self.special.eos], DESCRIBE)
+        return row
 
     def _words(self, text):
         return self.grammar.tokenizer.encode(str(text), bos=False, literal=True)
@@ -190,10 +221,11 @@ class Steps:
             for place in self.mine[b]:
                 rng = np.random.default_rng([self.seed, int(step), b, 1 + int(place)])
                 rows.append(self._fitting(rng, kinds[where[place]], bucket.length))
-            words = min(self.maker.longest, tokens.MAX_REASON_TOKENS)
+            answers = questions.LONGEST_ANSWER if any(kind.task == "answer" for kind in bucket.kinds) else 0
+            words = max(min(self.maker.longest, tokens.MAX_REASON_TOKENS), answers)
             shape = bucket.targets(words, self.maker.groups.codes.shape[1])
-            picture = self.maker.groups.pixels.shape[1:]
-            batches.append(collate(rows, bucket.length, self.maker.special.pad, picture_shape=picture, **shape))
+            shape |= {"picture_shape": self.maker.groups.pixels.shape[1:], "levels": True}
+            batches.append(collate(rows, bucket.length, self.maker.special.pad, **shape))
         return tuple(batches)
 
     def _fitting(self, rng, kind, length):
@@ -216,9 +248,9 @@ def blank(buckets, codes: int, side: int) -> tuple[Batch, ...]:
     batches = []
     for bucket in buckets:
         rows = [Row() for _ in range(bucket.rows)]
-        rows[0].add_seen(np.zeros((side, side, 3), np.float32), 1)
+        rows[0].add_seen(np.zeros((side, side, 3), np.uint8), 1)
         shape = bucket.targets(tokens.MAX_REASON_TOKENS, codes)
-        batches.append(collate(rows, bucket.length, 0, **{**shape, "pictures": max(shape["pictures"], 1)}))
+        batches.append(collate(rows, bucket.length, 0, levels=True, **{**shape, "pictures": max(shape["pictures"], 1)}))
         if not shape["pictures"]:
             batches[-1] = batches[-1]._replace(pixels=None)
     return tuple(batches)

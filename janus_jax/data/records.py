@@ -155,9 +155,11 @@ def path_in(entry: dict, key: str, folder: Path, allow_outside: bool = False) ->
 
 def add_flags(parser) -> None:
     """The flags of commands that read records."""
-    parser.add_argument("--strict", action="store_true", help="stop at the first bad record")
+    parser.add_argument("--strict", action="store_true", help="stop at the first bad record (default: leave some out)")
     parser.add_argument("--most-bad", type=float, default=MOST_BAD, help="the share of bad records that is left out")
-    parser.add_argument("--allow-outside", action="store_true", help="take pictures from outside of their folder")
+    parser.add_argument(
+        "--allow-outside", action="store_true", help="take pictures from outside of their folder (default: refuse)"
+    )
 
 
 def tally_of(args, path) -> Tally:

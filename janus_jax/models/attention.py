@@ -1,12 +1,13 @@
-"""Splash attention: the Pallas kernel of jax for TPUs, which never writes the scores of all pairs to memory.
+"""Attention where many tokens attend at once: training, and prefills.
 
-It stands in for `jax.nn.dot_product_attention` where many tokens attend at once: training, and prefills. What is seen
-is what the decoder says: real tokens, in causal order. The kernel knows that as segments: a token sees those of its
-own segment, real tokens are one segment, masked ones another. So a masked token is seen by no real one, and what comes
-out at its place is finite and meaningless.
+`dense` has the scores in memory. `splash` is the Pallas kernel of jax for TPUs, which never writes them there. What is
+seen is what the decoder says: real tokens, in causal order. The kernel knows that as segments: a token sees those of
+its own segment, real tokens are one segment, masked ones another. So a masked token is seen by no real one, and what
+comes out at its place is finite and meaningless.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,48 @@ Array = jax.Array
 CHOICES = ("auto", "dot", "splash")
 LANES = 128  # the kernel's blocks are multiples of this
 LARGEST = 512  # block that is tried first
+# Of `dense`: queries of a block at least, and blocks at most, each of which is a part of the program.
+QUERIES, BLOCKS = 128, 4
 
 
 def splashes(choice: str, length: int) -> bool:
     """Whether `length` new tokens attend by the kernel. choice: "auto": where the programs are for a TPU, and there are
     enough tokens to fill a block; "dot": never; "splash": wherever a block can be filled, interpreted off a TPU."""
     return length >= LANES and (choice == "splash" or (choice == "auto" and platform() == "tpu"))
+
+
+def dense(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    """q [B,T,N,H], k and v [B,T,K,H], mask bool[B,T] -> [B,T,N,H], causal among the T tokens.
+
+    Queries go in blocks, each of which meets the keys up to its own end alone. Scores and softmax are an f32 island. A
+    query that sees nothing gets the mean of values: meaningless, but finite.
+    """
+    T, H = q.shape[1], q.shape[-1]
+    q = (q.astype(jnp.float32) * H**-0.5).astype(q.dtype)
+    k, v = (_for_each(x, q.shape[2]) for x in (k, v))
+    step, count = jnp.arange(T), min(max(T // QUERIES, 1), BLOCKS)
+    visible = mask[:, None, :] & (step[None, :] <= step[:, None])[None]
+    edges = [T * n // count for n in range(count + 1)]
+    blocks = [
+        _weighed(q[:, begin:end], k[:, :end], v[:, :end], visible[:, begin:end, :end])
+        for begin, end in itertools.pairwise(edges)
+    ]
+    return jnp.concatenate(blocks, axis=1)
+
+
+def _for_each(x, heads: int):
+    """Keys or values [B,S,K,H] as [B,S,N,H], once for each query head: an axis of one head's queries would make the
+    products half as slow again on a CPU."""
+    B, S, K, H = x.shape
+    return x if K == heads else jnp.broadcast_to(x[:, :, :, None], (B, S, K, heads // K, H)).reshape(B, S, heads, H)
+
+
+def _weighed(q, k, v, visible):
+    """q [B,T,N,H], k and v [B,S,N,H], visible bool[B,T,S] -> [B,T,N,H]."""
+    scores = sharding.einsum("BTNH,BSNH->BNTS", q, k, ("batch", "heads", "length", "slots"), dtype=jnp.float32)
+    scores = jnp.where(visible[:, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return sharding.einsum("BNTS,BSNH->BTNH", weights, v, ("batch", "length", "heads", "head_dim"))
 
 
 def platform() -> str:

@@ -2,7 +2,7 @@
 
 A step of few tokens takes as long as it takes to read the parameters once. So they are laid out for that beforehand,
 by `decode_params`: a tree of arrays per layer instead of stacked ones, from which a loop would first cut its slices,
-outputs before inputs, as a product of few rows reads them, and what reads the same input is one matrix.
+each a matrix of two axes, inputs first, as a product of few rows reads it, and what reads the same input is one matrix.
 """
 
 import jax
@@ -20,10 +20,10 @@ Array = jax.Array
 
 
 def decode_params(params):
-    """The model's parameters with llama/layers as a tuple of L dicts of matrices, outputs first:
+    """The model's parameters with llama/layers as a tuple of L dicts of matrices:
 
-    qkv [K(G+2)H,D] (for each key head its G queries, its key, its value), o [D,NH], gate_up [F2,D] (a gate and its
-    up, in turns), down [D,F]; attn_norm and mlp_norm [D]. So each splits over heads or MLP width where a mesh asks for
+    qkv [D,K(G+2)H] (for each key head its G queries, its key, its value), o [NH,D], gate_up [D,F2] (a gate and its
+    up, in turns), down [F,D]; attn_norm and mlp_norm [D]. So each splits over heads or MLP width where a mesh asks for
     it. Of all else nothing changes. Given such a tree, returns it.
     """
     layers = params["llama"]["layers"]
@@ -42,18 +42,18 @@ def _laid(layer):
     qkv = jnp.concatenate([q, attn["k"][:, :, None], attn["v"][:, :, None]], axis=2)
     return {
         "attn_norm": layer["attn_norm"]["scale"],
-        "qkv": qkv.reshape(D, -1).T,
-        "o": attn["o"].reshape(N * H, D).T,
+        "qkv": qkv.reshape(D, -1),
+        "o": attn["o"].reshape(N * H, D),
         "mlp_norm": layer["mlp_norm"]["scale"],
-        "gate_up": jnp.stack([mlp["gate"], mlp["up"]], axis=-1).reshape(D, -1).T,
-        "down": mlp["down"].T,
+        "gate_up": jnp.stack([mlp["gate"], mlp["up"]], axis=-1).reshape(D, -1),
+        "down": mlp["down"],
     }
 
 
 # How those are split (see sharding.PARAM_RULES, whose rules hold for everything else).
 DECODE_RULES = (
-    (r"llama/layers/\d+/(qkv|gate_up)", P("tensor", "fsdp")),
-    (r"llama/layers/\d+/(o|down)", P("fsdp", "tensor")),
+    (r"llama/layers/\d+/(qkv|gate_up)", P("fsdp", "tensor")),
+    (r"llama/layers/\d+/(o|down)", P("tensor", "fsdp")),
     (r"llama/layers/\d+/(attn|mlp)_norm", P()),
     *((regex, spec) for regex, spec in sharding.PARAM_RULES if not regex.startswith("llama/layers")),
 )
@@ -74,14 +74,15 @@ def decode(
         raise ValueError(f"{T} new tokens do not fit into a cache of {S} slots")
     before = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - mask.astype(jnp.int32) + cache.count[:, None]
     angles = rotary_angles(before if positions is None else positions, cfg.head_dim, cfg.rope_theta)
-    keys = jax.lax.dynamic_update_slice(cache.mask, mask, (0, cache.length))
+    keys = _written(cache.mask, mask, cache.length, 1)
     if attention.splashes(kernel, T):
 
         def attend(q, new, old, _):
             return _splash(q, new, old, mask, cache.mask)
     else:
-        slot, step = jnp.arange(S, dtype=jnp.int32), cache.length + jnp.arange(T, dtype=jnp.int32)
-        visible = keys[:, None, :] & (slot[None, :] <= step[:, None])[None]
+        slot, step = (jnp.arange(size, dtype=jnp.int32) for size in (S, T))
+        step = cache.length.reshape(-1, 1) + step[None]  # of all rows, or of each
+        visible = keys[:, None, :] & (slot[None, None, :] <= step[:, :, None])
 
         def attend(q, _, __, all_keys_and_values):
             return _attend(q, *all_keys_and_values, visible)
@@ -104,7 +105,7 @@ def _block(cfg, layer, x, angles, old, length, attend):
 
     def times(x, name, out):
         # two-dimensional: of a matrix with more axes the compiler would make a copy in every step
-        return sharding.einsum("BTI,OI->BTO", x, layer[name].astype(x.dtype), out)
+        return sharding.einsum("BTI,IO->BTO", x, layer[name].astype(x.dtype), out)
 
     with jax.named_scope("attention"):
         normed = rms_norm(x, layer["attn_norm"], cfg.norm_eps, x.dtype)
@@ -112,7 +113,7 @@ def _block(cfg, layer, x, angles, old, length, attend):
         turned, v = rotate(qkv[:, :, :, :-1], angles), qkv[:, :, :, -1]
         q, k = turned[:, :, :, :-1], turned[:, :, :, -1]
         both = [
-            jax.lax.dynamic_update_slice(past, new.swapaxes(1, 2).astype(past.dtype), (0, 0, length, 0))
+            _written(past, new.swapaxes(1, 2).astype(past.dtype), length, 2)
             for past, new in zip(old, (k, v), strict=True)
         ]
         x = x + times(attend(q, (k, v), old, both).reshape(B, T, -1), "o", stream)
@@ -121,6 +122,13 @@ def _block(cfg, layer, x, angles, old, length, attend):
         inner = times(normed, "gate_up", ("batch", "length", "mlp")).reshape(B, T, -1, 2)
         x = x + times(jax.nn.silu(inner[..., 0]) * inner[..., 1], "down", stream)
     return x, both
+
+
+def _written(past, new, at, axis):
+    """past with new written from slot `at` of its axis on: one number for all rows, or one for each."""
+    if at.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(past, new, at, axis)
+    return jax.vmap(lambda past, new, at: jax.lax.dynamic_update_slice_in_dim(past, new, at, axis - 1))(past, new, at)
 
 
 def _attend(q, k, v, visible):

@@ -49,33 +49,50 @@ def siglip(cfg: SiglipConfig, pictures: int) -> int:
     return pictures * cfg.tokens * (cfg.layers * block + 2 * 3 * cfg.patch_size**2 * cfg.width)
 
 
+def vq_encoder(cfg: VQConfig, pictures: int) -> int:
+    """Pixels to codes."""
+    area, width, last = (cfg.image_size // cfg.patch) ** 2, cfg.channels, len(cfg.channel_multipliers) - 1
+    total = _conv(area, 3 * cfg.patch**2, width, 3)
+    for i, multiplier in enumerate(cfg.channel_multipliers):
+        outputs = cfg.channels * multiplier
+        for _ in range(cfg.res_blocks):
+            total += _res(area, width, outputs) + (_attention(cfg, area, outputs) if i == last else 0)
+            width = outputs
+        if i < last:
+            area //= 4
+            total += _conv(area, width, width, 3)
+    total += 2 * _res(area, width, width) + _attention(cfg, area, width) + _conv(area, width, cfg.z_channels, 3)
+    nearest = 2 * area * cfg.code_dim * cfg.codebook_size
+    return pictures * (total + _conv(area, cfg.z_channels, cfg.code_dim, 1) + nearest)
+
+
 def vq_decoder(cfg: VQConfig, pictures: int) -> int:
     """Codes to pixels."""
-    total, area, last = 0, cfg.grid**2, cfg.channels * cfg.channel_multipliers[-1]
-
-    def conv(inputs, outputs, size):
-        return 2 * area * inputs * outputs * size**2
-
-    def res(inputs, outputs):
-        shortcut = conv(inputs, outputs, 1) if inputs != outputs else 0
-        return conv(inputs, outputs, 3) + conv(outputs, outputs, 3) + shortcut
-
-    def attention(width):
-        return cfg.attention * (4 * conv(width, width, 1) + 4 * area**2 * width)
-
-    total += (
-        conv(cfg.code_dim, cfg.z_channels, 1) + conv(cfg.z_channels, last, 3) + 2 * res(last, last) + attention(last)
-    )
-    width = last
+    area, width = cfg.grid**2, cfg.channels * cfg.channel_multipliers[-1]
+    total = _conv(area, cfg.code_dim, cfg.z_channels, 1) + _conv(area, cfg.z_channels, width, 3)
+    total += 2 * _res(area, width, width) + _attention(cfg, area, width)
     for i, multiplier in enumerate(reversed(cfg.channel_multipliers)):
         outputs = cfg.channels * multiplier
         for _ in range(cfg.res_blocks + 1):
-            total += res(width, outputs) + (attention(outputs) if i == 0 else 0)
+            total += _res(area, width, outputs) + (_attention(cfg, area, outputs) if i == 0 else 0)
             width = outputs
         if i < len(cfg.channel_multipliers) - 1:
             area *= 4
-            total += conv(width, width, 3)
-    return pictures * (total + conv(width, 3, 3))
+            total += _conv(area, width, width, 3)
+    return pictures * (total + _conv(area, width, 3 * cfg.patch**2, 3))
+
+
+def _conv(area, inputs, outputs, size):
+    return 2 * area * inputs * outputs * size**2
+
+
+def _res(area, inputs, outputs):
+    shortcut = _conv(area, inputs, outputs, 1) if inputs != outputs else 0
+    return _conv(area, inputs, outputs, 3) + _conv(area, outputs, outputs, 3) + shortcut
+
+
+def _attention(cfg, area, width):
+    return cfg.attention * (4 * _conv(area, width, width, 1) + 4 * area**2 * width)
 
 
 def scored(cfg: JanusConfig, batch: Batch, trained: bool) -> int:

@@ -23,6 +23,8 @@ def embed(model: Janus, params, ids, kind, pixels):
     embeds = jnp.where(code[..., None], apply("embed_codes", jnp.where(code, ids, 0)), embeds)
     if pixels is not None:
         B, P = pixels.shape[:2]
+        if pixels.dtype == jnp.uint8:
+            pixels = pixels.astype(jnp.float32) / 127.5 - 1.0
         seen = kind == SEEN
         features = apply("understand", pixels.reshape(B * P, *pixels.shape[2:])).reshape(B, -1, embeds.shape[-1])
         place = jnp.clip(jnp.cumsum(seen, 1) - 1, 0, features.shape[1] - 1)

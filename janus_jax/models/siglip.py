@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from janus_jax.errors import UserError
 from janus_jax.models import declared
 from janus_jax.models.stack import stack
+from janus_jax.parallel import sharding
 
 Array = jax.Array
 
@@ -70,12 +71,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x):
         B, I, D = x.shape
-        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, dot_general=sharding.dot_general)
         qkv = dense(3 * D, name="qkv")(LayerNorm(self.dtype, name="norm1")(x))
         q, k, v = (part.reshape(B, I, self.heads, D // self.heads) for part in jnp.split(qkv, 3, axis=-1))
-        # f32 logits are asked for by promotion, which strict mode refuses.
-        with jax.numpy_dtype_promotion("standard"):
-            y = jax.nn.dot_product_attention(q, k, v)
+        # scores and softmax are an f32 island; S: the patches again
+        scores = jnp.einsum("BINH,BSNH->BNIS", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        y = jnp.einsum("BNIS,BSNH->BINH", jax.nn.softmax(scores, axis=-1).astype(self.dtype), v)
         x = x + dense(D, name="out")(y.reshape(B, I, D))
         h = nn.gelu(dense(self.mlp, name="fc1")(LayerNorm(self.dtype, name="norm2")(x)), approximate=False)
         return x + dense(D, name="fc2")(h), None

@@ -3,7 +3,8 @@
     pixels f32[B,H,W,3] in [-1,1] --encode--> z f32[B,h,w,E] --quantize--> codes i32[B,I] --lookup--> zq f32[B,I,E]
     zq f32[B,h,w,E] --decode_latents--> pixels f32[B,H,W,3], not clipped
 
-Every level but the last halves the picture, so h = H / 2**(levels-1), and I = h*w codes run row by row.
+Every level but the last halves the picture, so h = H / 2**(levels-1), and I = h*w codes run row by row. With a patch
+the network works on squares of patch x patch pixels as one (space to depth), so that a larger picture costs no more.
 Latents and codebook rows are both scaled to unit length before the nearest row is looked for: the nearest row
 is the one with the largest cosine. Nothing here knows how the tokenizer is trained; training composes these
 methods.
@@ -27,7 +28,8 @@ class VQConfig:
     """Sizes of the tokenizer; the defaults are VQ-16 at 384 px.
 
     local_norm: every position is normalised over its own channels alone. Together with attention=False a code then
-    depends on its surroundings only, not on what else the picture shows.
+    depends on its surroundings only, not on what else the picture shows. patch: side in pixels of the squares that the
+    network sees as one; the published tokenizers have 1.
     """
 
     image_size: int = declared.whole(384, 1, 4096)
@@ -40,6 +42,7 @@ class VQConfig:
     groups: int = declared.whole(32, 1, 8192)
     attention: bool = declared.switch(True)
     local_norm: bool = declared.switch(False)
+    patch: int = declared.whole(1, 1, 64)
 
     def __post_init__(self):
         declared.check(self, "vq.")
@@ -54,7 +57,7 @@ class VQConfig:
     @property
     def stride(self) -> int:
         """Pixels per code, along one side."""
-        return 2 ** (len(self.channel_multipliers) - 1)
+        return self.patch * 2 ** (len(self.channel_multipliers) - 1)
 
     @property
     def grid(self) -> int:
@@ -70,6 +73,20 @@ class VQConfig:
 def unit(x: Array) -> Array:
     """Scales the last axis to length 1. A zero vector stays zero, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+
+
+def to_patches(pixels: Array, patch: int) -> Array:
+    """[B,H,W,N] -> [B,H/patch,W/patch,patch*patch*N]."""
+    B, H, W, N = pixels.shape
+    x = pixels.reshape(B, H // patch, patch, W // patch, patch, N)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H // patch, W // patch, patch * patch * N)
+
+
+def from_patches(x: Array, patch: int) -> Array:
+    """The inverse of to_patches."""
+    B, h, w, N = x.shape
+    x = x.reshape(B, h, w, patch, patch, N // patch**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, h * patch, w * patch, N // patch**2)
 
 
 class Norm(nn.Module):
@@ -222,10 +239,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """features [B,h,w,z_channels] -> pixels [B,H,W,3]; level0 is the lowest resolution, one block more per
+    """features [B,h,w,z_channels] -> pixels [B,H,W,out]; level0 is the lowest resolution, one block more per
     level.
     """
 
+    out: int
     channels: int
     multipliers: tuple[int, ...]
     res_blocks: int
@@ -251,7 +269,7 @@ class Decoder(nn.Module):
                 name=f"level{i}",
             )(x)
         x = Norm(self.groups, self.local, self.dtype, name="norm_out")(x)
-        return conv(3, 3, self.dtype, "conv_out")(x)
+        return conv(self.out, 3, self.dtype, "conv_out")(x)
 
 
 class VQ(nn.Module):
@@ -277,7 +295,7 @@ class VQ(nn.Module):
             "codebook", nn.initializers.normal(1.0), (cfg.codebook_size, cfg.code_dim), jnp.float32
         )
         self.post_quant_conv = nn.Conv(cfg.z_channels, (1, 1), dtype=self.dtype)
-        self.decoder = Decoder(**shared)
+        self.decoder = Decoder(out=3 * cfg.patch**2, **shared)
 
     def __call__(self, pixels: Array) -> Array:
         """pixels f32[B,H,W,3] -> their reconstruction, same shape. No gradient passes the choice of codes."""
@@ -285,7 +303,8 @@ class VQ(nn.Module):
 
     def encode(self, pixels: Array) -> Array:
         """pixels f32[B,H,W,3] in [-1,1] -> latents z f32[B,h,w,E], not yet of unit length."""
-        return self.quant_conv(self.encoder(pixels.astype(self.dtype))).astype(jnp.float32)
+        patches = to_patches(pixels.astype(self.dtype), self.cfg.patch)
+        return self.quant_conv(self.encoder(patches)).astype(jnp.float32)
 
     def quantize(self, z: Array) -> Array:
         """z f32[B,h,w,E] -> codes i32[B,I], row by row; the lower index wins a tie."""
@@ -301,7 +320,8 @@ class VQ(nn.Module):
 
     def decode_latents(self, zq: Array) -> Array:
         """zq f32[B,h,w,E] -> pixels f32[B,H,W,3], not clipped."""
-        return self.decoder(self.post_quant_conv(zq.astype(self.dtype))).astype(jnp.float32)
+        patches = self.decoder(self.post_quant_conv(zq.astype(self.dtype))).astype(jnp.float32)
+        return from_patches(patches, self.cfg.patch)
 
     def encode_codes(self, pixels: Array) -> Array:
         """pixels f32[B,H,W,3] in [-1,1] -> codes i32[B,I]."""

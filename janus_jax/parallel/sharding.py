@@ -155,8 +155,37 @@ def einsum(eqn: str, x: jax.Array, w: jax.Array, out: tuple[str | None, ...], dt
     left, right = operands.split(",")
     sizes = dict(zip(left + right, x.shape + w.shape, strict=True))
     spec, explicit = _context(out, tuple(sizes[letter] for letter in result))
-    y = jnp.einsum(eqn, x, w, preferred_element_type=dtype, out_sharding=spec if explicit else None)
+    if on_one_device() and not explicit:
+        y = _einsum_by_matrices(left, right, result, x, w, dtype)
+    else:
+        y = jnp.einsum(eqn, x, w, preferred_element_type=dtype, out_sharding=spec if explicit else None)
     return y if spec is None or explicit else jax.lax.with_sharding_constraint(y, spec)
+
+
+def on_one_device() -> bool:
+    """Whether nothing is split: there is no mesh in the context, or one of a single device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
+def _einsum_by_matrices(left: str, right: str, result: str, x, w, dtype):
+    """The einsum, as a product of two matrices where it is one: then XLA computes the gradient of w without copying an
+    operand into another order first."""
+    rows = "".join(letter for letter in left if letter not in right)
+    inner, columns = left.removeprefix(rows), result.removeprefix(rows)
+    if left != rows + inner or right != inner + columns or result != rows + columns:
+        return jnp.einsum(f"{left},{right}->{result}", x, w, preferred_element_type=dtype)
+    size = math.prod(x.shape[len(rows) :])
+    y = jnp.matmul(x.reshape(-1, size), w.reshape(size, -1), preferred_element_type=dtype)
+    return y.reshape(x.shape[: len(rows)] + w.shape[len(inner) :])
+
+
+def dot_general(x: jax.Array, w: jax.Array, dimensions, **settings) -> jax.Array:
+    """jax.lax.dot_general as nn.Dense calls it, on a single device as a product of two matrices."""
+    if not on_one_device():
+        return jax.lax.dot_general(x, w, dimensions, **settings)
+    y = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), w, (((1,), (0,)), ((), ())), **settings)
+    return y.reshape(*x.shape[:-1], w.shape[-1])
 
 
 def take(table: jax.Array, ids: jax.Array, out: tuple[str | None, ...]) -> jax.Array:
@@ -182,6 +211,21 @@ def mesh_of(shape, devices=None) -> Mesh:
             except ValueError as error:
                 raise UserError(f"{error}: set --config.mesh") from error
     raise UserError(f"the mesh {tuple(shape)} does not use the {len(devices)} devices: set --config.mesh=(-1,1,1)")
+
+
+def mesh_named(text: str, devices=None) -> Mesh:
+    """The mesh that a flag means, as "data=2,fsdp=4": sizes of some axes, the others 1, over the first devices (None:
+    this job's). Raises UserError for what is no such thing, and where there are fewer devices."""
+    sizes = {}
+    for part in text.split(","):
+        name, _, size = (word.strip() for word in part.partition("="))
+        if name not in AXES or name in sizes or not size.isdecimal() or not int(size):
+            raise UserError(f"--mesh {text!r} is no mesh: give sizes of {', '.join(AXES)}, as in data=2,fsdp=4")
+        sizes[name] = int(size)
+    try:
+        return make_mesh(**sizes, devices=devices)
+    except ValueError as error:
+        raise UserError(f"{error}: give another --mesh") from error
 
 
 # Parameters

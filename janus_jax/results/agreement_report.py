@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from janus_jax.results import agreement
-from janus_jax.results.storyboard import FAINT, INK, PAPER, YES
+from janus_jax.results.layout import FAINT, INK, PAPER
+from janus_jax.results.storyboard import YES
 
 SIDE, LEFT, TOP, BELOW = 400, 64, 60, 96  # of the plot, and around it, in pixels
 GRID = (226, 224, 218)

@@ -4,47 +4,18 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
 from janus_jax import cli
 from janus_jax.checkpoints import loading
 from janus_jax.results.records import Records
 from janus_jax.results.scores import clustered
-from janus_jax.sampling.answer import chat
-from janus_jax.sampling.density import Sampling
+from janus_jax.rl.retention import answers, held_out_questions
 from janus_jax.shapes import questions
-from janus_jax.shapes.render import render
-
-SAMPLING = Sampling(text_top_k=1, max_reason_tokens=40)  # greedy; the longest description fits
-SYSTEM = ""  # as the embedded world's models are taught
+from janus_jax.shapes.world import SHIPPED, World
 
 
-def held_out(per_kind: int, side: int, seed: int = 0) -> list[tuple[questions.Question, Image.Image]]:
-    """Held-out questions with their pictures, `per_kind` of each kind in the order of KINDS. side: in pixels. The n-th
-    of a kind is a function of (seed, kind, n)."""
-    asked = []
-    for number, kind in enumerate(questions.KINDS):
-        for n in range(per_kind):
-            rng = np.random.default_rng([seed, number, n])
-            question, scene = questions.draw(rng, kind, held_out=True)
-            asked.append((question, Image.fromarray(render(scene, side, rng))))
-    return asked
-
-
-def outcomes(model, params, processor, asked, first: int, seed: int) -> list[dict]:
+def outcomes(model, params, processor, asked, first: int, seed: int, world: World = SHIPPED) -> list[dict]:
     """What a model answers, as JSON values. asked: questions with their pictures, numbered from `first` on."""
-    said = chat(
-        model,
-        params,
-        processor,
-        [([picture], question.text) for question, picture in asked],
-        SAMPLING,
-        seed,
-        batch=len(asked),
-        system=SYSTEM,
-    )
+    said = answers(model, params, processor, asked, len(asked), seed)
     return [
         {
             "n": first + n,
@@ -52,7 +23,7 @@ def outcomes(model, params, processor, asked, first: int, seed: int) -> list[dic
             "question": question.text,
             "answer": question.answer,
             "said": answer,
-            "right": questions.right(question, answer),
+            "right": questions.right(question, answer, world),
         }
         for n, ((question, _), answer) in enumerate(zip(asked, said, strict=True))
     ]
@@ -76,21 +47,22 @@ def report(answered: list[dict], **facts) -> dict:
     }
 
 
-def evaluate(checkpoint, per_kind: int, out: Path, batch: int, seed: int) -> None:
-    """Asks a checkpoint, and writes the report to `out`, the answers beside it as they come: a call that was stopped
-    goes on with what is missing."""
+def evaluate(loaded, checkpoint: str, per_kind: int, out: Path, batch: int, seed: int) -> None:
+    """Asks a checkpoint, which the context manager `loaded` opens (flags.loaded), and writes the report to `out`, the
+    answers beside it as they come: a call that was stopped goes on with what is missing."""
     cli.writable(out)
-    settings = {"checkpoint": str(checkpoint), "seed": seed, "per_kind": per_kind}
+    settings = {"checkpoint": checkpoint, "seed": seed, "per_kind": per_kind}
     records = Records(out.with_suffix(".answers.jsonl"), settings)
-    model, params, processor = loading.load(checkpoint)
-    asked = held_out(per_kind, model.cfg.vq.image_size, seed)
-    began, there = time.time(), len(records.found)
-    with cli.keeping(), tqdm(total=len(asked), initial=there, unit="question", desc="asking") as bar:
-        for first in range(there, len(asked), batch):
-            some = outcomes(model, params, processor, asked[first : first + batch], first, seed)
-            records.append(some)
-            bar.update(len(some))
-    facts = {"suite": "shapes_questions", "checkpoint": str(checkpoint), "seed": seed}
+    world = loading.world_of(checkpoint)
+    with loaded as model, cli.keeping():
+        asked = held_out_questions(per_kind, model[0].cfg.vq.image_size, seed, world)
+        began, there = time.time(), len(records.found)
+        with cli.Bar(len(asked), there, "asking", "question") as bar:
+            for first in range(there, len(asked), batch):
+                some = outcomes(*model, asked[first : first + batch], first, seed, world)
+                records.append(some)
+                bar.update(len(some))
+    facts = {"suite": "shapes_questions", "checkpoint": checkpoint, "seed": seed}
     result = report(records.found, **facts, seconds=round(time.time() - began, 1))
     cli.write(out, json.dumps(result, indent=1) + "\n")
     kinds = "   ".join(f"{kind} {row['right']:.3f}" for kind, row in result["categories"].items())

@@ -24,11 +24,11 @@ def clustered(values, clusters):
 def rates(prompts, categories, right, verdicts, finals) -> dict:
     """The figures of an evaluation.
 
-    One entry per trajectory: its prompt and category; right, verdicts: lists of bools over its judged pictures;
-    finals: index of the chosen picture. Returns a dict of (mean, standard error) pairs: "first", "final", "gain"
-    (paired: final - first), "repair" (wrong first pictures made right), "spoil" (right ones made wrong), "agreement"
-    (verdict = verifier over all judged pictures), "agreement_balanced" (mean of the agreement over right and over
-    wrong pictures), "rounds", and "categories": {name: {"first", "final"}}.
+    One entry per trajectory: its prompt (or another cluster that its error is to be taken over) and category; right,
+    verdicts: lists of bools over its judged pictures; finals: index of the chosen picture. Returns a dict of (mean,
+    standard error) pairs: "first", "final", "gain" (paired: final - first), "repair" (wrong first pictures made right),
+    "spoil" (right ones made wrong), "agreement" (verdict = verifier over all judged pictures), "agreement_balanced"
+    (mean of the agreement over right and over wrong pictures), "rounds", and "categories": {name: {"first", "final"}}.
     """
     prompts, categories = np.array(prompts), np.array(categories)
     first = np.array([float(r[0]) for r in right])

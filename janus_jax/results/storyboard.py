@@ -1,75 +1,112 @@
 """Storyboards: one picture that tells trajectories, drawn with Pillow."""
 
-import textwrap
+import math
 
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw
 
-MARGIN = 16
+from janus_jax.results.layout import FAINT, INK, Part, flow, page, stack, text
+from janus_jax.sequences import images
+
+MARGIN, WIDTH = 16, 1328  # of a board's contents: with its margins it fits a screen
 LIMIT = 12  # trajectories on one board
-INK, FAINT, PAPER = (34, 34, 40), (120, 120, 128), (252, 251, 248)
 YES, NO = (24, 128, 72), (190, 50, 44)
+LEGEND = "frame: what the model says, green Yes, red No; thick: the picture it chose"
 
 
-def _text(draw, place, text, width, font, fill):
-    """Wraps text into a column of `width` pixels; returns the y below it."""
-    x, y = place
-    columns = max(int(width / (0.52 * font.size)), 8)
-    for line in textwrap.wrap(text, columns) or [""]:
-        draw.text((x, y), line, font=font, fill=fill)
-        y += round(font.size * 1.3)
-    return y
+def storyboard(
+    trajectories, side: int = 160, limit: int = LIMIT, title: str | None = None, scores=None, judge: str = "judge"
+) -> Image.Image:
+    """At most `limit` trajectories: the prompt, then each picture with the model's verdict, its P(yes) and its reason.
+    Those of one prompt stand together under it; what does not fit a row of WIDTH pixels goes into the next one. Of an
+    edit the source comes first, and last what differs between it and the chosen picture.
+
+    scores: of each trajectory a list with each picture's score in [0, 1], NaN where it is unknown, by the `judge`,
+    shown apart from the model's own verdict. Returns an RGB PIL image."""
+    trajectories, legend = list(trajectories), LEGEND
+    if scores is None:
+        scores = [[None] * len(t.rounds) for t in trajectories]
+    else:
+        legend += f"; mark and number: what the {judge} says, green from 0.5"
+    shown = list(zip(trajectories, scores, strict=True))[:limit]
+    if len(trajectories) > len(shown):
+        legend += f"; {len(shown)} of {len(trajectories)}"
+    head = [*([text(title, 22, WIDTH)] if title else []), text(legend, 13, WIDTH, FAINT)]
+    by_prompt = {}
+    for trajectory, known in shown:
+        by_prompt.setdefault(trajectory.prompt, []).append((trajectory, known))
+    groups = [_group(prompt, members, side, judge) for prompt, members in by_prompt.items()]
+    return page(stack([*head, flow(groups, WIDTH, 2 * MARGIN, MARGIN)], 6), MARGIN)
 
 
-def storyboard(trajectories, side: int = 160, limit: int = LIMIT, title: str | None = None) -> Image.Image:
-    """One row per trajectory, at most `limit`: the prompt, then each picture with its verdict, the model's P(yes) and
-    its reason. The chosen picture has a frame. Of an edit the source comes first, and last what differs between it and
-    the chosen picture. Returns an RGB PIL image."""
-    shown = list(trajectories)[:limit]
-    edits = any(t.request.source is not None for t in shown)
-    columns = max(len(t.rounds) for t in shown) + 2 * edits
-    label, column, row = 200, max(side, 190) + MARGIN, side + 84
-    top = 56 if title else MARGIN
-    board = Image.new("RGB", (MARGIN + label + columns * column + MARGIN, top + len(shown) * row + MARGIN), PAPER)
-    draw = ImageDraw.Draw(board)
-    title_font, font, small = (ImageFont.load_default(size) for size in (22, 17, 13))
-    if title:
-        draw.text((MARGIN, 18), title, font=title_font, fill=INK)
-    for i, trajectory in enumerate(shown):
-        y = top + i * row
-        if i:
-            draw.line((MARGIN, y - 8, board.width - MARGIN, y - 8), fill=(226, 224, 218))
-        below = _text(draw, (MARGIN, y + 4), trajectory.prompt, label - MARGIN, font, INK)
-        draw.text((MARGIN, below + 4), f"sample {trajectory.sample}", font=small, fill=FAINT)
-        places = [(MARGIN + label + n * column, y) for n in range(columns)]
-        if trajectory.request.source is not None:
-            source = _square(trajectory.request.source, side)
-            chosen = _square(trajectory.rounds[trajectory.final].image, side)
-            _picture(board, draw, places.pop(0), source, "source", small)
-            _picture(board, draw, places[-1], ImageChops.difference(source, chosen), "what differs", small)
-        for turn, (shot, place) in enumerate(zip(trajectory.rounds, places, strict=False)):
-            _round(board, draw, place, shot, turn == trajectory.final, side, column, small)
-    return board
+def _group(prompt, members, side, judge) -> Part:
+    """Trajectories of one prompt."""
+    stories = [_story(trajectory, scores, side, judge) for trajectory, scores in members]
+    body = flow(stories, WIDTH, 2 * MARGIN, MARGIN)
+    return stack([text(prompt, 17, max(body.width, side)), body], 4)
+
+
+def _story(trajectory, scores, side, judge) -> Part:
+    """One trajectory: its number, and its pictures in order."""
+    shots = [
+        _round(shot, score, turn == trajectory.final, side, judge)
+        for turn, (shot, score) in enumerate(zip(trajectory.rounds, scores, strict=False))
+    ]
+    if trajectory.request.source is not None:
+        source = _square(trajectory.request.source, side)
+        chosen = _square(trajectory.rounds[trajectory.final].image, side)
+        differs = ImageChops.difference(source, chosen)
+        shots = [_captioned(source, "source"), *shots, _captioned(differs, "what differs")]
+    return stack([text(f"sample {trajectory.sample}", 13, side, FAINT), flow(shots, WIDTH, MARGIN, MARGIN)], 4)
 
 
 def _square(image, side):
     """The picture's centre, which is what an edit sees of its source, enlarged without smoothing."""
-    short = min(image.size)
-    left, top = ((length - short) // 2 for length in image.size)
-    square = image.convert("RGB").crop((left, top, left + short, top + short))
-    return square.resize((side, side), Image.Resampling.NEAREST if short < side else Image.Resampling.BICUBIC)
+    square = images.centre(image.convert("RGB"))
+    smooth = Image.Resampling.NEAREST if square.width < side else Image.Resampling.BICUBIC
+    return square.resize((side, side), smooth)
 
 
-def _picture(board, draw, place, picture, caption, font):
-    board.paste(picture, place)
-    draw.text((place[0], place[1] + picture.height + 5), caption, font=font, fill=FAINT)
+def _picture(picture, color=None, thick=1) -> Part:
+    """A picture, with a frame around it."""
+
+    def paint(board, x, y):
+        board.paste(picture, (x, y))
+        if color:
+            edges = (x - 1, y - 1, x + picture.width, y + picture.height)
+            ImageDraw.Draw(board).rectangle(edges, outline=color, width=thick)
+
+    return Part(picture.width, picture.height + 4, paint)
 
 
-def _round(board, draw, place, shot, chosen, side, column, font):
-    x, y = place
-    board.paste(_square(shot.image, side), place)
-    color = YES if shot.verdict else NO
-    draw.rectangle((x - 1, y - 1, x + side, y + side), outline=color if chosen else FAINT, width=4 if chosen else 1)
-    verdict = f"{'Yes' if shot.verdict else 'No'}  ({shot.p_yes:.0%} yes)"
-    draw.text((x, y + side + 5), verdict, font=font, fill=color)
+def _captioned(picture, caption) -> Part:
+    part = stack([_picture(picture), text(caption, 13, picture.width, FAINT)])
+    return part._replace(width=_column(picture.width))
+
+
+def _column(side: int) -> int:
+    """How wide a picture's column is: wide enough to read a reason in it."""
+    return max(side, 190)
+
+
+def _round(shot, score, chosen, side, judge) -> Part:
+    color, width = YES if shot.verdict else NO, _column(side)
+    said = [text(f"{'Yes' if shot.verdict else 'No'}  ({shot.p_yes:.0%} yes)", 13, width, color)]
+    if score is not None:
+        said.append(_score(score, judge, width))
     reason = shot.reason.split(",", 1)[-1].strip() if "," in shot.reason else shot.reason
-    _text(draw, (x, y + side + 23), reason, column - MARGIN, font, INK)
+    said.append(text(reason, 13, width))
+    part = stack([_picture(_square(shot.image, side), color, 4 if chosen else 1), *said])
+    return part._replace(width=width)
+
+
+def _score(score, judge, width) -> Part:
+    """What somebody else than the model says of a picture: a mark and a number."""
+    unknown = not math.isfinite(score)
+    words = text(f"{judge}: {'missing' if unknown else f'{score:.2f}'}", 13, width - 16, INK)
+
+    def paint(board, x, y):
+        mark = FAINT if unknown else YES if score >= 0.5 else NO
+        ImageDraw.Draw(board).ellipse((x, y + 4, x + 9, y + 13), fill=mark)
+        words.paint(board, x + 16, y)
+
+    return Part(words.width + 16, words.height, paint)

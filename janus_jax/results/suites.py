@@ -12,30 +12,41 @@ from janus_jax.sampling import decode
 from janus_jax.sequences import images
 from janus_jax.sequences.request import Request
 from janus_jax.shapes import edit_pairs, text
+from janus_jax.shapes.world import SHIPPED, World
 
 # How many of each category, unless it is said. Of additions there are not a hundred; the questions' module is answers.
-PER_CATEGORY = {"shapes": 100, "shapes_edit": 60, "shapes_questions": 100}
+PER_CATEGORY = {"shapes": 100, "shapes_redraw": 100, "shapes_edit": 60, "shapes_questions": 100}
 EDIT_SCORES = (FOLLOWING, PRESERVING, "both")
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """requests, and the category of each one's text, which none shares with another; targets: of edits the true
-    pictures u8[N, side, side, 3]."""
+    """requests, and the category of each one's text, which none shares with another; combinations: of each prompt what
+    its failure has in common with others' (text.combination); targets: of edits the true pictures u8[N, side, side,
+    3]; world: what the requests are of."""
 
     requests: list[Request]
     categories: dict[str, str]
+    combinations: dict[str, str] | None = None
     targets: np.ndarray | None = None
+    world: World = SHIPPED
 
 
-def suite(name: str, per_category: int) -> Suite:
-    """The suite "shapes" or "shapes_edit", with so many of each category. Raises ValueError where one has fewer."""
-    if name == "shapes":
-        prompts = text.held_out_prompts(per_category)
-        return Suite([Request(p) for p in prompts], {p: text.parse(p).category for p in prompts})
-    edits, sources, targets = zip(*edit_pairs.held_out_edits(per_category), strict=True)
+def suite(name: str, per_category: int, world: World = SHIPPED, split: str = "test") -> Suite:
+    """The suite "shapes", "shapes_redraw" or "shapes_edit", with so many of each category, prompts of a split (edits
+    know no other than test). Raises ValueError where one has fewer."""
+    if name != "shapes_edit":
+        prompts = text.held_out_prompts(per_category, split=split, world=world)
+        asks = {prompt: text.parse(prompt, world) for prompt in prompts}
+        return Suite(
+            [Request(prompt) for prompt in prompts],
+            {prompt: ask.category for prompt, ask in asks.items()},
+            {prompt: text.combination(ask, world) for prompt, ask in asks.items()},
+            world=world,
+        )
+    edits, sources, targets = zip(*edit_pairs.held_out_edits(per_category, world=world), strict=True)
     requests = [Request(e.instruction, Image.fromarray(s)) for e, s in zip(edits, sources, strict=True)]
-    return Suite(requests, {e.instruction: e.kind for e in edits}, np.stack(targets))
+    return Suite(requests, {e.instruction: e.kind for e in edits}, targets=np.stack(targets), world=world)
 
 
 def edit_figures(outcomes, categories) -> dict[str, dict]:
@@ -54,7 +65,7 @@ def edit_bound(model, params, asked: Suite) -> dict[str, dict]:
     for begin in range(0, len(asked.targets), size):
         codes = decode.encode_codes(model, params, asked.targets[begin : begin + size] / np.float32(127.5) - 1)
         parts.append(images.to_uint8(decode.decode_codes(model, params, codes)))
-    judged = shapes.judge(asked.requests, [Image.fromarray(picture) for picture in np.concatenate(parts)])
+    judged = shapes.judge(asked.requests, [Image.fromarray(picture) for picture in np.concatenate(parts)], asked.world)
     values = np.stack([judged[FOLLOWING], judged[PRESERVING]], axis=1)
     return _by_kind([request.prompt for request in asked.requests], values, asked.categories)
 

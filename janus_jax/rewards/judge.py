@@ -10,6 +10,7 @@ from janus_jax.sequences.request import Request
 
 MATCH = "match"  # the score of a text-to-image judge
 FOLLOWING, PRESERVING = "following", "preserving"  # those of a judge of edits
+WHOLE = "whole"  # of an edit, where a judge says so at once: that all is done and nothing else
 
 
 class Judged(dict):
@@ -70,6 +71,23 @@ def combine(judged: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> n
     if not parts:
         raise UserError("config.reward.weights are all 0: give one score a weight")
     return np.sum(parts, axis=0).astype(np.float32)
+
+
+def of_task(weights: Mapping[str, float], judged: Mapping[str, np.ndarray], edits: bool) -> dict[str, float]:
+    """The weights without those of scores that only the other task has, so that one set serves both: "match" of
+    pictures of a prompt; "following", "preserving" and "whole" of edits."""
+    others = (MATCH,) if edits else (FOLLOWING, PRESERVING, WHOLE)
+    return {name: weight for name, weight in weights.items() if name in judged or name not in others}
+
+
+def as_whole(judged: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """How right edits are as a whole, f32[N]: what a verdict on one is compared with. It is the score WHOLE where there
+    is one, else the least of those that have a weight. (Their weighted sum would call a mere copy right, which
+    preserves everything.)"""
+    if WHOLE in judged:
+        return np.asarray(judged[WHOLE], np.float32)
+    counted = [name for name in judged if not weights or weights.get(name)]
+    return np.min([np.asarray(judged[name], np.float32) for name in counted], axis=0)
 
 
 def named(function) -> str:

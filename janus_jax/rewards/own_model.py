@@ -1,8 +1,11 @@
-"""The model itself as the judge of its pictures: a frozen copy, or another checkpoint, whose P(yes) is the reward."""
+"""The model itself as the judge of its pictures: a frozen copy, or another checkpoint, whose P(yes) is the reward.
+
+Of an edit it is asked one question, as it was taught to judge them: whether the picture, seen beside its source, is
+what the instruction asks for. That is the score "whole"; the model has no words for "following" and "preserving" alone.
+"""
 
 from janus_jax.checkpoints import loading
-from janus_jax.errors import UserError
-from janus_jax.rewards.judge import MATCH, Judged, are_edits
+from janus_jax.rewards.judge import MATCH, WHOLE, Judged, are_edits
 from janus_jax.sampling.answer import yes_probabilities
 
 
@@ -23,15 +26,13 @@ class SelfJudge:
         return cls(*loading.load(path, mesh=mesh), batch)
 
     def look(self, requests, pictures) -> None:
-        """Judges N pictures, and forgets those before. All processes call it with the same. Raises UserError where
-        they are edits, which the model was not taught to judge."""
-        if are_edits(requests):
-            raise UserError("the model does not judge edits: set --config.reward.kind to another judge")
-        prompts = [request.prompt for request in requests]
-        p_yes = yes_probabilities(*self._given, pictures, prompts, self._batch)
+        """Judges N pictures, of prompts and of edits, and forgets those before. All processes call it with the
+        same."""
+        p_yes = yes_probabilities(*self._given, pictures, requests, self._batch)
         # by identity, of pictures that are kept: another one cannot have theirs
         self._found = {id(picture): (p, picture) for picture, p in zip(pictures, p_yes, strict=True)}
 
     def __call__(self, requests, pictures) -> Judged:
         """The rewards of pictures that `look` saw last. Raises KeyError for another one."""
-        return Judged({MATCH: [self._found[id(picture)][0] for picture in pictures]})
+        name = WHOLE if are_edits(requests) else MATCH
+        return Judged({name: [self._found[id(picture)][0] for picture in pictures]})

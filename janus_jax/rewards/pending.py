@@ -1,6 +1,5 @@
 """Scores from a judge that may fail: what is missing is NaN, and too much of it stops the clock."""
 
-import functools
 import queue
 import sys
 import threading
@@ -61,18 +60,12 @@ def appraise(
 
 
 class Pending:
-    """`appraise` under way in a thread of its own, so that there is something else to do meanwhile, and so that a
-    signal need not wait for a judge's retries; the thread ends with the process."""
+    """`appraise`, or several of them, under way in a thread of its own, so that there is something else to do
+    meanwhile, and so that a signal need not wait for a judge's retries; the thread ends with the process."""
 
-    def __init__(
-        self,
-        judge: Judge,
-        requests: Sequence[Request],
-        pictures: Sequence[Image.Image],
-        most_missing: float = 1.0,
-        pause_s: float = 60.0,
-    ):
-        self._ask = functools.partial(appraise, judge, requests, pictures, most_missing, pause_s)
+    def __init__(self, ask: Callable):
+        """ask(stop, tell) -> the scores, or None where stop() became true before, as `appraise` has it."""
+        self._ask = ask
         self._said, self._outcome = queue.SimpleQueue(), queue.SimpleQueue()
         self._abandoned = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
@@ -84,8 +77,8 @@ class Pending:
             self._outcome.put((None, error))
 
     def poll(self, seconds: float = 0.1):
-        """(scores as of `appraise`, or None where they are not there after so long; lines that were said meanwhile).
-        Not again once the scores are there."""
+        """(the scores, or None where they are not there after so long; lines that were said meanwhile). Not again once
+        the scores are there."""
         try:
             scores, error = self._outcome.get(timeout=seconds)
         except queue.Empty:
@@ -102,7 +95,7 @@ class Pending:
         self._abandoned.set()
 
     def wait(self, stop: Callable[[], bool] = lambda: False, tell: Callable[[str], None] = _tell):
-        """The scores as of `appraise`, once they are there; None where stop() became true before. tell(line) is called
+        """The scores, once they are there; None where stop() became true before. tell(line) is called
         in this thread. Once only."""
         while True:
             scores, said = self.poll()

@@ -5,6 +5,7 @@ from PIL import Image
 
 from janus_jax.errors import UserError
 from janus_jax.rewards import shapes
+from janus_jax.rewards.judge import WHOLE
 from janus_jax.sequences.request import Request
 from janus_jax.shapes import edit, text
 from janus_jax.shapes.render import render
@@ -53,7 +54,7 @@ def edits(seed: int = 0):
             judged = shapes.judge(twice, pair)
         except UserError:  # what touches in the source cannot be told apart
             continue
-        if sum(scores[0] for scores in judged.values()) == 2 > sum(scores[1] for scores in judged.values()):
+        if judged[WHOLE][0] == 1 > judged[WHOLE][1]:
             requests += twice
             pictures += pair
     return requests, pictures

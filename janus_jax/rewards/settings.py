@@ -1,24 +1,9 @@
 """The sub-tree config.reward of an experiment, and the judge that it describes.
 
-    config.reward = ConfigDict(settings.DEFAULTS)
-
-| key | kinds | |
-|---|---|---|
-| kind | all | "shapes" (the world's verifier), "model" (the policy), "chat", "released", "python", "weighted" |
-| weights | all | name of a score ("following", "preserving" of edits) -> its weight; {} = the one score itself |
-| checkpoint | model | another model to judge; "" = the policy as it began |
-| url | chat, released | chat: the base that ends in /v1; released: the address itself |
-| model | chat | the name under which the server serves it |
-| api_key_env | chat, released | the environment variable that holds the bearer token; "" = none |
-| concurrency, timeout_s, retries | chat, released | see endpoint.Endpoint; in a pod of each process |
-| questions | chat | a JSON file {prompt: [question, ...]}; "" or a prompt not listed: one about the whole prompt |
-| top_logprobs | chat | how many alternatives to the first token are asked for; the server has to allow as many |
-| limit_name | chat | what the server calls the most tokens of an answer: "max_tokens" or "max_completion_tokens" |
-| extra_body | chat | a dict of what else a request says, like {"chat_template_kwargs": {"enable_thinking": False}} |
-| function | python | module:function, a callable as of judge.as_judge; the module is also looked for where one works |
-| parts | weighted | name -> such a sub-tree with a weight; keys that it leaves out are as in DEFAULTS |
+config.reward = ConfigDict(settings.DEFAULTS)
 """
 
+import functools
 import json
 import math
 import os
@@ -32,25 +17,30 @@ from janus_jax.errors import UserError
 from janus_jax.rewards import chat_endpoint, plain_function, released_http, shapes, weighted
 from janus_jax.rewards.endpoint import Endpoint
 from janus_jax.rewards.judge import Judge
+from janus_jax.shapes.world import SHIPPED, World
 
 KINDS = ("shapes", "model", "chat", "released", "python", "weighted")
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+# Beside each key the kinds that have it.
 DEFAULTS = {
+    # "shapes" (the world's verifier), "model" (the policy), "chat", "released", "python" or "weighted"
     "kind": "shapes",
-    "weights": {},
-    "checkpoint": "",
-    "function": "",
-    "url": "",
-    "model": "",
-    "api_key_env": "",
-    "concurrency": 16,
-    "timeout_s": 30.0,
-    "retries": 4,
-    "questions": "",
-    "top_logprobs": chat_endpoint.TOP,
+    "weights": {},  # all: name of a score ("following", "preserving" of edits) -> its weight; {} = the one score itself
+    "checkpoint": "",  # model: another model to judge; "" = the policy as it began
+    "function": "",  # python: module:function, as of judge.as_judge; the module is also looked for where one works
+    "url": "",  # chat: the base that ends in /v1; released: the address itself
+    "model": "",  # chat: the name under which the server serves it
+    "api_key_env": "",  # chat, released: the environment variable that holds the bearer token; "" = none
+    "concurrency": 16,  # chat, released: questions under way at once, in a pod of each process
+    "timeout_s": 30.0,  # chat, released: seconds of one attempt
+    "retries": 4,  # chat, released: further attempts
+    "questions": "",  # chat: a JSON file {prompt: [question, ...]}; a prompt without any: one about the whole prompt
+    "top_logprobs": chat_endpoint.TOP,  # chat: alternatives to the first token; the server has to allow as many
+    # chat: what the server calls the most tokens of an answer, "max_tokens" or "max_completion_tokens"
     "limit_name": "max_tokens",
+    # chat: what else a request says, like {"chat_template_kwargs": {"enable_thinking": False}}
     "extra_body": {},
-    "parts": {},
+    "parts": {},  # weighted: name -> such a sub-tree with a weight; keys that it leaves out are as here
 }
 PLACE = "config.reward"
 
@@ -60,14 +50,15 @@ def make_judge(
     place: str = PLACE,
     transport: httpx.AsyncBaseTransport | None = None,
     own: Judge | None = None,
+    world: World = SHIPPED,
 ) -> Judge:
     """The judge that `reward` describes; `place` is what its keys are called in messages; own: the judge of kind
-    "model". Nothing is asked yet. Raises UserError, naming the key to change, for whatever does not describe a
-    judge."""
+    "model"; world: the one whose verifier kind "shapes" is. Nothing is asked yet. Raises UserError, naming the key to
+    change, for whatever does not describe a judge."""
     settings = complete(reward, place)
     kind = settings["kind"]
     if kind == "shapes":
-        return shapes.judge
+        return functools.partial(shapes.judge, world=world)
     if kind == "model":
         if own is None:
             raise UserError(f"{place}.kind='model' is the model in training, which train_rl alone has: use it there")
@@ -75,7 +66,7 @@ def make_judge(
     if kind == "weighted":
         return weighted.make_judge(
             [
-                (weight, make_judge(part, part_place, transport, own), part.get("weights", {}))
+                (weight, make_judge(part, part_place, transport, own, world), part.get("weights", {}))
                 for part_place, weight, part in parts_of(settings, place)
             ]
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from janus_jax.errors import UserError
-from janus_jax.rewards.judge import MATCH, Judge, Judged, combine
+from janus_jax.rewards.judge import MATCH, Judge, Judged, are_edits, combine, of_task
 
 
 def make_judge(parts: Sequence[tuple[float, Judge, Mapping[str, float]]]) -> Judge:
@@ -21,9 +21,9 @@ def make_judge(parts: Sequence[tuple[float, Judge, Mapping[str, float]]]) -> Jud
         raise ValueError("a weighted judge needs a part with a weight other than 0")
 
     def judge(requests, pictures) -> Judged:
-        asked = [part(requests, pictures) for _, part, _ in parts]
+        edits, asked = are_edits(requests), [part(requests, pictures) for _, part, _ in parts]
         named = [
-            {MATCH: combine(judged, weights)} if weights else judged
+            {MATCH: combine(judged, of_task(weights, judged, edits))} if weights else judged
             for judged, (*_, weights) in zip(asked, parts, strict=True)
         ]
         names = list(named[0])

@@ -10,6 +10,7 @@ import numpy as np
 
 from janus_jax.rl.credit import FINAL, FIRST, TEXT, AfterYes, Credit
 from janus_jax.sampling.rollout import Rollout
+from janus_jax.sequences import images
 from janus_jax.sequences.batch import CODE, Batch, targets_of, with_targets
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.row import Row, collate
@@ -49,15 +50,23 @@ def make(credit: Credit, rollout: Rollout, grammar: Grammar, shapes: Layout, sid
     ref_logps zero. Targets' groups are columns of the advantages, see `credited`. side: pixels along one side of a
     picture that is seen; guided: whether pictures were drawn under guidance; then the painter's batch has unconditional
     ids, too."""
-    seen = rollout.seen(side)
+    seen, sources = rollout.seen(side), sources_seen(rollout.requests, side)
     painters = [_painter(credit, rollout, grammar, i) for i in range(len(rollout))]
-    judges = [_judge(credit, rollout, grammar, i, seen[i]) for i in range(len(rollout))]
+    judges = [_judge(credit, rollout, grammar, i, seen[i], sources[i]) for i in range(len(rollout))]
     return collated(painters, judges, grammar.special.pad, shapes, side, guided)
+
+
+def sources_seen(requests, side: int) -> list:
+    """The requests' source pictures as the judge sees them, not normalised, u8[side,side,3]; None for those without. A
+    group has one source."""
+    pictures = {id(request.source): request.source for request in requests if request.source is not None}
+    each = {key: images.letterbox(picture, side) for key, picture in pictures.items()}
+    return [each.get(id(request.source)) for request in requests]
 
 
 def _painter(credit, rollout, grammar, i) -> Row:
     row, yes = Row(), rollout.verdict[i, 0]
-    grammar.ask(row, rollout.requests[i])
+    grammar.ask(row, rollout.requests[i], rollout.source[i])
     drawn = list(range(rollout.rounds[i]))
     copied = yes and credit.after_yes is AfterYes.REGEN_PROMPT
     if copied:
@@ -77,9 +86,9 @@ def _painter(credit, rollout, grammar, i) -> Row:
     return row
 
 
-def _judge(credit, rollout, grammar, i, seen) -> Row:
+def _judge(credit, rollout, grammar, i, seen, source) -> Row:
     row = Row()
-    grammar.ask(row, rollout.requests[i])
+    grammar.ask(row, rollout.requests[i], source)
     # released credit trains the first verdict alone
     for turn in range(min(rollout.rounds[i], credit.judged or rollout.rounds[i])):
         if turn:
@@ -99,10 +108,11 @@ def _judge(credit, rollout, grammar, i, seen) -> Row:
 
 def collated(painters, judges, pad: int, shapes: Layout, side: int, guided: bool):
     """(painter's Batch, judge's Batch) of rows in the shapes of a layout."""
-    words = {"text_targets": shapes.text_targets, "pictures": shapes.pictures, "picture_shape": (side, side, 3)}
+    words = {"text_targets": shapes.text_targets, "fields": FIELDS}
+    seen = {"pictures": shapes.pictures, "picture_shape": (side, side, 3), "levels": True}
     return (
         collate(painters, shapes.painter, pad, code_targets=shapes.code_targets, fields=FIELDS, guided=guided),
-        collate(judges, shapes.judge, pad, fields=FIELDS, **words),
+        collate(judges, shapes.judge, pad, **words, **seen),
     )
 
 

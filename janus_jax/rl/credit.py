@@ -7,11 +7,15 @@
     trajectory              the paper's: one reward for the whole trajectory of up to T rounds
     improvement             first picture <- its reward; verdicts and reasons <- the mean of 1 - |reward - verdict|,
                             less 1 for a premature Yes; a later picture <- its reward less that of the one before
+    pictures                each picture <- its reward; verdicts and reasons are not trained. The released editing is
+                            this with T = 1
 
-The first three are the three trainers of the released code (T = 2). In them and in `improvement` each segment has its
-own group-relative advantage, among the trajectories that have it.
+The first three are the three trainers of the released code (T = 2). In all but `trajectory` each segment has its own
+group-relative advantage, among the trajectories that have it.
 
-A reward that is not known is NaN. What it would train is not trained, and counts in no group's statistics.
+What verdicts are compared with is how right a picture is: of pictures of a prompt that is their reward, of edits, whose
+reward is a weighted sum of scores, see judge.as_whole. A reward that is not known is NaN. What it would train is not
+trained, and counts in no group's statistics.
 """
 
 import dataclasses
@@ -38,28 +42,31 @@ class AfterYes(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Credit:
-    """One scheme. rewards(rewards f64[B,R], rollout, T) -> f64[B,columns]: what trains each segment; per: over what the
-    loss takes its mean, see losses.pg_weights; after_yes: see there; judged: rounds whose words are trained, None =
-    all; rounds: the only T that it is about, None = any; always: pictures are drawn again even after a Yes."""
+    """One scheme. rewards(rewards f64[B,R], truth f64[B,R], rollout, T) -> f64[B,columns]: what trains each segment;
+    per: over what the loss takes its mean, see losses.pg_weights; after_yes: see there; judged: rounds whose words are
+    trained, None = all; rounds: the only T that it is about, None = any; always: pictures are drawn again even after a
+    Yes."""
 
-    rewards: Callable[[np.ndarray, Rollout, int], np.ndarray]
+    rewards: Callable[[np.ndarray, np.ndarray, Rollout, int], np.ndarray]
     per: str
     after_yes: AfterYes = AfterYes.DRAWN
     judged: int | None = None
     rounds: int | None = None
     always: bool = False
 
-    def segment_rewards(self, rollout: Rollout, rewards, rounds: int) -> np.ndarray:
-        """f32[B,columns] of rewards f32[B,R] (NaN where not known), T = rounds."""
-        return self.rewards(np.asarray(rewards, np.float64), rollout, rounds).astype(np.float32)
+    def segment_rewards(self, rollout: Rollout, rewards, rounds: int, truth=None) -> np.ndarray:
+        """f32[B,columns] of rewards f32[B,R] (NaN where not known), T = rounds. truth f32[B,R]: how right the pictures
+        are; None: as their rewards say."""
+        rewards, truth = (np.asarray(values, np.float64) for values in (rewards, rewards if truth is None else truth))
+        return self.rewards(rewards, truth, rollout, rounds).astype(np.float32)
 
     def advantages(
-        self, rollout: Rollout, rewards, rounds: int, group: int, estimator: Callable, minimum: int = 2
+        self, rollout: Rollout, rewards, rounds: int, group: int, estimator: Callable, minimum: int = 2, truth=None
     ) -> np.ndarray:
         """Group-relative advantages f32[B,columns], NaN where a segment is not to be trained. A prompt's `group`
         members lie side by side. estimator: one of advantages.ESTIMATORS; minimum: groups with fewer known members are
-        left out."""
-        values = self.segment_rewards(rollout, rewards, rounds)
+        left out; truth: see segment_rewards."""
+        values = self.segment_rewards(rollout, rewards, rounds, truth)
         groups = values.T.reshape(-1, group)
         known = np.isfinite(groups)
         known &= known.sum(-1, keepdims=True) >= minimum
@@ -67,41 +74,46 @@ class Credit:
         return each.reshape(values.T.shape).T.astype(np.float32)
 
 
-def trajectory_rewards(rewards, rollout: Rollout, rounds: int) -> np.ndarray:
+def trajectory_rewards(rewards, rollout: Rollout, rounds: int, truth=None) -> np.ndarray:
     """The paper's R of each trajectory, f64[B]: rewards R_QA(I_i) f64[B,R] and verdicts SE(I_i) of its pictures, T =
-    rounds.
+    rounds. truth: R_QA as verdicts are compared with it, f64[B,R]; None: the rewards.
 
     K: the first round with a Yes, T if none. R = sum_{i<K} R_i + (T-K+1) R_K + (T/K) sum_{i<=K} (1 - |R_i - SE_i|).
     """
+    truth = rewards if truth is None else truth
     says = rollout.verdict & rollout.live
     K = np.where(says.any(1), says.argmax(1) + 1, rounds)
     place = np.arange(says.shape[1])[None]
     before, last, counted = place < K[:, None] - 1, place == K[:, None] - 1, place < K[:, None]
     generation = np.where(before, rewards, 0).sum(1) + (rounds - K + 1) * np.where(last, rewards, 0).sum(1)
-    comprehension = rounds / K * np.where(counted, 1 - np.abs(rewards - says), 0).sum(1)
+    comprehension = rounds / K * np.where(counted, 1 - np.abs(truth - says), 0).sum(1)
     return generation + comprehension
 
 
-def _trajectory(rewards, rollout, rounds):
+def _trajectory(rewards, truth, rollout, rounds):
     columns = max(FINAL + rounds - 1, SEGMENTS)  # one for each later picture, all alike
-    return np.repeat(trajectory_rewards(rewards, rollout, rounds)[:, None], columns, axis=1)
+    return np.repeat(trajectory_rewards(rewards, rollout, rounds, truth)[:, None], columns, axis=1)
 
 
-def _improvement(rewards, rollout, rounds):
+def _improvement(rewards, truth, rollout, rounds):
     live, says = rollout.live, rollout.verdict & rollout.live
-    judged = np.where(live, 1 - np.abs(rewards - says), 0).sum(1) / rollout.rounds
+    judged = np.where(live, 1 - np.abs(truth - says), 0).sum(1) / rollout.rounds
     rows, last = np.arange(len(rollout)), rollout.rounds - 1
-    premature = says[rows, last] & (rewards[rows, last] < 0.5)
+    premature = says[rows, last] & (truth[rows, last] < 0.5)
     later = np.where(live[:, 1:], np.diff(rewards, axis=1), np.nan)
     return np.column_stack([rewards[:, 0], judged - premature, later])
 
 
+def _pictures(rewards, truth, rollout, rounds):
+    return np.insert(rewards, TEXT, np.nan, axis=1)
+
+
 def _released(always_second: bool):
-    def rewards_of(rewards, rollout, rounds):
+    def rewards_of(rewards, truth, rollout, rounds):
         yes = rollout.verdict[:, 0]
         last = rewards[np.arange(len(rollout)), rollout.rounds - 1]
         final = rewards[:, 1] if always_second else np.where(yes, rewards[:, 0], last)
-        return np.column_stack([rewards[:, 0], 1 - np.abs(rewards[:, 0] - yes), final])
+        return np.column_stack([rewards[:, 0], 1 - np.abs(truth[:, 0] - yes), final])
 
     return rewards_of
 
@@ -113,6 +125,7 @@ CREDITS = {
     "released/always_second": Credit(_released(True), always=True, **_RELEASED),
     "trajectory": Credit(_trajectory, per="trajectory"),
     "improvement": Credit(_improvement, per="segment"),
+    "pictures": Credit(_pictures, per="segment"),
 }
 
 

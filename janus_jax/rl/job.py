@@ -14,9 +14,8 @@ from janus_jax.errors import UserError
 from janus_jax.parallel import agree
 from janus_jax.rl import monitor, ppo, rollouts
 from janus_jax.rl.advantages import ESTIMATORS
-from janus_jax.rl.learning import copied, described, learn
-from janus_jax.rl.retention import retention
-from janus_jax.rl.rollouts import timed
+from janus_jax.rl.learning import copied, described, learnt
+from janus_jax.rl.phases import timed
 from janus_jax.rl.scored import score, with_credit
 from janus_jax.rl.stage import Stage
 from janus_jax.training.loop import Job
@@ -39,7 +38,7 @@ def in_checkpoint(config, stage: Stage, state, reference, flight) -> dict:
     if config.refresh_every:
         items["reference"] = reference
     if flight is not None:
-        items["rollout"] = rollouts.to_arrays(stage, flight)
+        items["rollout"] = rollouts.to_arrays(config, stage, flight)
     return items
 
 
@@ -57,9 +56,10 @@ def resumed(config, stage: Stage, checkpoints, step: int, reference):
     return found["state"], found.get("reference", reference), flight
 
 
-def job_of(config, stage: Stage, judge, initial, labelled, show, stop) -> Job:
-    """Stage 2 for the loop. initial: the parameters that it starts from; labelled: pictures to look back at, or None;
-    show(done, trajectories, metrics): called every config.storyboard_every steps with the trajectories that tell most;
+def job_of(config, stage: Stage, judge, initial, look_back, show, stop) -> Job:
+    """Stage 2 for the loop. initial: the parameters that it starts from; look_back(params) -> metrics of what is to be
+    retained, every config.retention_every steps and at the end, or None; show(done, trajectories, scores, metrics):
+    called every config.storyboard_every steps with the trajectories that tell most and the rewards of their pictures;
     stop: true once the training is to end."""
 
     def carry(state, reference, flight):
@@ -80,11 +80,6 @@ def job_of(config, stage: Stage, judge, initial, labelled, show, stop) -> Job:
         flight = carry.collect.__self__.in_flight if config.ahead else None
         return in_checkpoint(config, stage, carry.state, carry.reference, flight), {}
 
-    def advance(carry, number, pause):
-        seconds = collections.Counter()
-        found = carry.collect(carry.state.params, carry.reference, number, lambda: bool(stop), pause, seconds)
-        return None if found is None else _step(config, stage, carry, found, number + 1, labelled, seconds)
-
     def after(carry, done, written, metrics):
         if written["max_logp_gap"] > config.max_logp_gap:
             raise UserError(
@@ -93,36 +88,45 @@ def job_of(config, stage: Stage, judge, initial, labelled, show, stop) -> Job:
             )
         if agree.is_first() and (done % config.storyboard_every == 0 or done == config.steps):
             rollout, rewards = carry.found.drawn
-            show(done, rollout.take(monitor.telling(rollout, rewards)).trajectories(stage.processor), metrics)
+            picked = monitor.telling(rollout, rewards)
+            show(done, rollout.take(picked).trajectories(stage.processor), rewards.total[picked], metrics)
 
-    return Job(begin, resume, items, advance, after, shown=("right_first", "right_final"))
+    step = functools.partial(advance, config, stage, look_back, stop)
+    return Job(begin, resume, items, step, after, shown=("right_first", "right_final"), why=monitor.why)
 
 
-def _step(config, stage: Stage, carry: Carry, found: rollouts.Experience, done: int, labelled, seconds):
-    """(carry, metrics) of a step that has its rewards. seconds: a Counter of the time spent per phase."""
-    state, reference = carry.state, carry.reference
-    with timed(seconds, "score"):
-        scored = found.scored or score(stage, found.rollout, state.params, reference)
+def advance(config, stage: Stage, look_back, stop, carry: Carry, number: int, pause):
+    """One step, from 0: (carry, metrics), or None where stop became true while rewards were missing. Arguments as of
+    job_of; pause(line) saves, and says the line."""
+    seconds, done, state, reference = collections.Counter(), number + 1, carry.state, carry.reference
+    found = carry.collect(state.params, reference, number, lambda: bool(stop), pause, seconds)
+    if found is None:
+        return None
+    scored = found.scored or score(stage, found.rollout, state.params, reference, seconds)
+    with timed(seconds, "credit"):
         made = with_credit(config, stage, found.rollout, found.rewards, scored, state.params)
         jax.block_until_ready(made)
     with timed(seconds, "train"):
-        state, values = learn(config, stage, state, made)
+        updates = []
+        for _ in range(config.updates):
+            state, update = stage.programs.built.step(state, made)
+            updates.append(update)
+        values = learnt(updates)
     if config.refresh_every and done % config.refresh_every == 0:
         reference = copied(state.params)
-    values |= described(config, stage, found, seconds)
-    if labelled and (done % config.retention_every == 0 or done == config.steps):
-        drawn = stage.programs.cast(state.params)
-        values["retention"] = retention(stage.model, drawn, stage.processor, labelled)
+    values |= described(config, stage, found, scored, seconds)
+    if look_back and (done % config.retention_every == 0 or done == config.steps):
+        values |= look_back(stage.programs.cast(state.params))
     return Carry(state, reference, carry.collect, found), values
 
 
 def storyboards(workdir, board_of, report) -> Callable:
-    """show(done, trajectories, metrics) that writes a storyboard, board_of(trajectories, title), and the report into a
-    workdir. A report that cannot be made is a line; a picture that cannot be written ends the training, as a UserError:
-    what comes next could not be either."""
+    """show(done, trajectories, scores, metrics) that writes a storyboard, board_of(trajectories, title, scores), and
+    the report into a workdir. A report that cannot be made is a line; a picture that cannot be written ends the
+    training, as a UserError: what comes next could not be either."""
 
-    def show(done, trajectories, metrics):
-        board = board_of(trajectories, title=f"step {done}")
+    def show(done, trajectories, scores, metrics):
+        board = board_of(trajectories, title=f"step {done}", scores=scores)
         path, scratch = workdir / f"storyboard_{done:05d}.png", workdir / ".storyboard.png"
         try:
             board.save(scratch)

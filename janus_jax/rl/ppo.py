@@ -29,25 +29,26 @@ def without_value_head(params) -> dict:
     return {name: part for name, part in params.items() if name != "value"}
 
 
-def steps_of(rollout: Rollout, rewards, i: int, rounds: int):
+def steps_of(rollout: Rollout, rewards, i: int, rounds: int, truth=None):
     """[(role, first, last + 1, reward of the last)] of trajectory i's tokens in time, of at most `rounds` rounds. role:
-    0 for codes, 1 for words; positions count the role's tokens in the order of batches.make."""
+    0 for codes, 1 for words; positions count the role's tokens in the order of batches.make. truth: what verdicts are
+    compared with, f32[B,R]; None: the rewards."""
+    truth = rewards if truth is None else truth
     pieces, codes, words, K = [], 0, 0, int(rollout.rounds[i])
     for turn in range(K):
         reward, said = float(rewards[i, turn]), bool(rollout.verdict[i, turn])
         pieces.append((0, codes, codes := codes + rollout.codes.shape[-1], reward))
-        verdict = rounds / K * (1 - abs(reward - said)) + (rounds - K) * reward * (turn + 1 == K)
+        verdict = rounds / K * (1 - abs(float(truth[i, turn]) - said)) + (rounds - K) * reward * (turn + 1 == K)
         pieces.append((1, words, words := words + int(rollout.words[i, turn]), verdict))
     return pieces
 
 
-def advantages(rollout: Rollout, rewards, rounds: int, values, gamma: float = 1.0, lam: float = 0.95):
+def advantages(rollout: Rollout, rewards, rounds: int, values, gamma: float = 1.0, lam: float = 0.95, truth=None):
     """(advantages, returns), each a pair f32[B,N], f32[B,M] for codes and words.
 
     rewards f32[B,R]: of the pictures, of at most `rounds`; values: V of the codes f32[B,N] and of the words f32[B,M],
-    places beyond a trajectory's tokens arbitrary. Where a reward is NaN all of the trajectory's advantages are NaN.
-    Known ones are scaled to mean 0 and deviation 1 over the batch.
-    """
+    places beyond a trajectory's tokens arbitrary; truth: see steps_of. Where a reward is NaN all of the trajectory's
+    advantages are NaN. Known ones are scaled to mean 0 and deviation 1 over the batch."""
     values = [np.asarray(v, np.float32) for v in values]
     result = [np.full(v.shape, np.nan, np.float32) for v in values]
     returns = [np.zeros(v.shape, np.float32) for v in values]
@@ -56,7 +57,7 @@ def advantages(rollout: Rollout, rewards, rounds: int, values, gamma: float = 1.
     places = []
     for i in np.flatnonzero((np.isfinite(rewards) | ~rollout.live).all(1)):
         now = 0
-        for role, first, end, last in steps_of(rollout, rewards, i, rounds):
+        for role, first, end, last in steps_of(rollout, rewards, i, rounds, truth):
             own, when = (i, slice(first, end)), (i, slice(now, now := now + end - first))
             places.append((role, own, when))
             expected[when] = values[role][own]

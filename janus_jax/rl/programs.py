@@ -10,7 +10,7 @@ from janus_jax.errors import UserError
 from janus_jax.models.decoder import DECODE_RULES, decode_params
 from janus_jax.models.janus import cast_params, differentiated
 from janus_jax.parallel import sharding
-from janus_jax.rl import objective, ppo, released
+from janus_jax.rl import objective, ppo, released, requests
 from janus_jax.rl.advantages import ESTIMATORS
 from janus_jax.rl.credit import CREDITS
 from janus_jax.sampling.density import Sampling
@@ -31,7 +31,8 @@ def density_of(config) -> Sampling:
 
 
 def check_rows(config, mesh) -> None:
-    """Raises UserError where a step's trajectories do not divide over a mesh and its micro-batches."""
+    """Raises UserError where a step's trajectories do not divide over a mesh and its micro-batches, or those of a task
+    over the mesh."""
     rows = config.prompts_per_step * config.group
     if rows % (mesh.shape["data"] * mesh.shape["fsdp"] * config.micro_batches):
         raise UserError(
@@ -39,6 +40,12 @@ def check_rows(config, mesh) -> None:
             "--config.prompts_per_step or --config.micro_batches"
         )
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    draws, edits = requests.counts(config)
+    if edits * config.group % parts or draws * config.group % parts:
+        raise UserError(
+            f"{draws * config.group} trajectories that draw and {edits * config.group} that edit do not divide over "
+            f"{parts} parts of the mesh: change --config.edit_share"
+        )
     if config.rollout_rows % parts:
         raise UserError(
             f"{config.rollout_rows} trajectories at a time do not divide over {parts} parts of the mesh: change "

@@ -50,12 +50,13 @@ def make(credit: Credit, rollout: Rollout, grammar: Grammar, shapes: Layout, sid
         _train(final, rollout.codes[i, 1 if credit.always or not yes else 0], FINAL)
         for row, rows in zip((first, judge, final), (firsts, judges, finals), strict=True):
             rows.append(row)
+    said = {"text_targets": shapes.text_targets, "fields": FIELDS[:3]}
     painted = {"code_targets": grammar.codes, "fields": FIELDS, "guided": guided}
     return tuple(
         batch._replace(positions=np.tile(np.arange(batch.ids.shape[1], dtype=np.int32), (len(rollout), 1)))
         for batch in (
             collate(firsts, shapes.first, special.pad, **painted),
-            collate(judges, shapes.judge, special.pad, text_targets=shapes.text_targets, pictures=1, fields=FIELDS[:3]),
+            collate(judges, shapes.judge, special.pad, pictures=1, levels=True, **said),
             collate(finals, shapes.painter, special.pad, **painted),
         )
     )

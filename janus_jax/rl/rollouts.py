@@ -7,9 +7,7 @@ fetched while step n + 1 is drawn (`Ahead`).
 In a pod all hosts draw together, on the mesh of all; rollouts and rewards are on all of them, and the same.
 """
 
-import contextlib
 import dataclasses
-import time
 
 import jax
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from janus_jax.parallel import shards
 from janus_jax.rewards.judge import Judge
 from janus_jax.rl import monitor, requests
+from janus_jax.rl.phases import timed
 from janus_jax.rl.rewards import Rewards, ask, awaited, of_all
 from janus_jax.rl.scored import Scored, advantages, build, place, score
 from janus_jax.rl.stage import Stage
@@ -45,32 +44,35 @@ class Flight:
     scored: Scored
 
 
-@contextlib.contextmanager
-def timed(seconds, phase: str):
-    """Adds the block's duration to seconds[phase]."""
-    began = time.time()
-    yield
-    seconds[phase] += time.time() - began
-
-
 def explore(config, stage: Stage, params, number: int, attempt: int = 0) -> Rollout:
-    """The rollout of step `number`: a group for each of its requests. Another attempt has other requests."""
-    asked, seed = requests.of_step(config, stage.processor.tokenizer, stage.lines, number, attempt)
-    work = [(request, sample) for request in asked for sample in range(config.group)]
-    parts = rollouts(
-        stage.model,
-        stage.programs.cast(params),
-        stage.processor,
-        work,
-        config.rounds,
-        stage.sampling,
-        seed,
-        batch=config.rollout_rows or len(work),
-        always=stage.credit.always,
-        as_released=config.released,
-        prompt_tokens=config.prompt_tokens,
-    )
+    """The rollout of step `number`: a group for each of its requests, prompts before edits. Another attempt has other
+    requests."""
+    asked, seed = asked_at(config, stage, number, attempt)
+    parts, params = [], stage.programs.cast(params)
+    for edits in (False, True):
+        some = [request for request in asked if (request.source is not None) == edits]
+        if some:
+            parts += rollouts(
+                stage.model,
+                params,
+                stage.processor,
+                [(request, sample) for request in some for sample in range(config.group)],
+                config.rounds,
+                stage.sampling,
+                seed,
+                batch=config.rollout_rows or len(some) * config.group,
+                always=stage.credit.always,
+                as_released=config.released,
+                prompt_tokens=config.prompt_tokens,
+                refill=False,  # parts are chosen for the memory of one
+            )
     return Rollout.join(parts)
+
+
+def asked_at(config, stage: Stage, number: int, attempt: int = 0):
+    """(requests, seed) of a step, see requests.of_step."""
+    side, world = stage.model.cfg.vq.image_size, (stage.world, stage.weights)
+    return requests.of_step(config, stage.grammar, stage.files, side, number, attempt, *world)
 
 
 def collect(config, stage: Stage, judge: Judge, params, reference, number: int, stop, tell, seconds):
@@ -80,7 +82,7 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
     rollouts (the dynamic sampling of DAPO, arXiv 2503.14476); what is not found stays. tell(line): called while too
     many rewards are missing; seconds: a Counter of the time spent per phase; reference: not needed yet, see Ahead.
     """
-    parts, telling, idle = [], [], []
+    parts, asked, telling, idle = [], [], [], []
     for attempt in range(1 + config.redraws):
         with timed(seconds, "draw"):
             rollout = explore(config, stage, params, number, attempt)
@@ -90,14 +92,23 @@ def collect(config, stage: Stage, judge: Judge, params, reference, number: int, 
         if judged is None:
             return None
         parts.append((rollout, of_all(rollout, judged, config.reward.get("weights", {}))))
-        first = attempt * len(rollout)
+        first = len(asked)
+        asked += rollout.requests
         for group, idles in enumerate(monitor.idle_groups(advantages(config, stage, *parts[-1]), config.group)):
             (idle if idles else telling).append(first + group * config.group)
-        if len(telling) >= config.prompts_per_step:
+        if len(_of_each_task(config, asked, telling)) == config.prompts_per_step:
             break
     everything = Rollout.join(part for part, _ in parts), Rewards.join(part for _, part in parts)
-    chosen = np.add.outer((telling + idle)[: config.prompts_per_step], np.arange(config.group)).reshape(-1)
+    groups = _of_each_task(config, asked, telling + idle)
+    chosen = np.add.outer(groups, np.arange(config.group)).reshape(-1)
     return Experience(everything[0].take(chosen), everything[1].take(chosen), everything)
+
+
+def _of_each_task(config, asked, groups) -> list[int]:
+    """The first of some groups, by their first rows among the requests `asked`: as many of each task as a step has."""
+    edits = [asked[row].source is not None for row in groups]
+    tasks = ([row for row, edit in zip(groups, edits, strict=True) if edit == task] for task in (False, True))
+    return [row for rows, count in zip(tasks, requests.counts(config), strict=True) for row in rows[:count]]
 
 
 class Ahead:
@@ -116,8 +127,9 @@ class Ahead:
     def _draw(self, params, reference, number, seconds):
         with timed(seconds, "draw"):
             rollout = explore(self._config, self._stage, params, number)
-        with timed(seconds, "score"):
-            return Flight(number, rollout, score(self._stage, rollout, params, reference, compare=True))
+        # the trainer's own figure will be of other parameters than those that drew
+        compare = number % self._config.gap_every == 0
+        return Flight(number, rollout, score(self._stage, rollout, params, reference, seconds, compare))
 
     def collect(self, params, reference, number: int, stop, tell, seconds) -> Experience | None:
         """As the function of that name; but step 0 excepted, what it returns was drawn by earlier parameters."""
@@ -138,12 +150,17 @@ class Ahead:
 # A rollout in a checkpoint
 
 
-def to_arrays(stage: Stage, flight: Flight) -> dict:
+def _stored(config, arrays: dict) -> dict:
+    """What of a rollout's arrays, by name, is stored: where nothing is edited no sources."""
+    return {name: array for name, array in arrays.items() if name != "source" or requests.sources(config)}
+
+
+def to_arrays(config, stage: Stage, flight: Flight) -> dict:
     """A rollout as global arrays split by row, whose shapes depend on the configuration alone."""
     own = flight.rollout.take(shards.rows(stage.programs.by_row, len(flight.rollout)))
     targets = [each for *_, each in targets_of(flight.scored.batches)]
     return {
-        "trajectories": place(stage, own.arrays),
+        "trajectories": place(stage, _stored(config, own.arrays)),
         "old": [each.old_logps for each in targets],
         "ref": [each.ref_logps for each in targets],
         "gap": np.float32(flight.scored.gap),
@@ -157,7 +174,7 @@ def abstract_arrays(config, stage: Stage) -> dict:
     def by_row(shape, dtype):
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=stage.programs.by_row)
 
-    forms = Rollout.forms(config.rounds, config.max_reason_tokens, vq.tokens, vq.image_size)
+    forms = _stored(config, Rollout.forms(config.rounds, config.max_reason_tokens, vq.tokens, vq.image_size))
     # one set of targets for pictures and one for words; the released layout has two for pictures, around the words'
     codes, words = stage.layout.code_targets, stage.layout.text_targets
     counts = (vq.tokens, words, vq.tokens) if config.released else (codes, words)
@@ -169,10 +186,12 @@ def abstract_arrays(config, stage: Stage) -> dict:
 
 def from_arrays(config, stage: Stage, number: int, arrays) -> Flight:
     """Undoes `to_arrays`, for step `number`."""
-    asked, _ = requests.of_step(config, stage.processor.tokenizer, stage.lines, number)
+    asked, _ = asked_at(config, stage, number)
     samples = np.tile(np.arange(config.group, dtype=np.int32), len(asked))
     each = tuple(request for request in asked for _ in range(config.group))
-    rollout = Rollout(each, samples, **shards.whole(arrays["trajectories"]))
+    vq = stage.model.cfg.vq
+    blank = Rollout.empty(each, samples, config.rounds, config.max_reason_tokens, vq.tokens, vq.image_size)
+    rollout = dataclasses.replace(blank, **shards.whole(arrays["trajectories"]))
     made = build(stage, rollout)
     filled = with_targets(made.batches, old_logps=arrays["old"], ref_logps=arrays["ref"])
     return Flight(number, rollout, dataclasses.replace(made, batches=filled, gap=float(arrays["gap"])))

@@ -2,6 +2,7 @@
 rewards are known; credit fills it in."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from janus_jax.parallel import agree, shards
 from janus_jax.rl import batches, ppo
 from janus_jax.rl.advantages import ESTIMATORS
+from janus_jax.rl.phases import timed
 from janus_jax.rl.rewards import Rewards
 from janus_jax.rl.stage import Stage
 from janus_jax.sampling.rollout import Rollout
@@ -19,13 +21,14 @@ from janus_jax.sequences.batch import Batch, targets_of, with_targets
 @dataclasses.dataclass(frozen=True)
 class Scored:
     """batches: (painter's, judge's) on the mesh, or those of the released layout, with `old_logps` under the parameters
-    that drew and `ref_logps` under the reference; host: the rows this host made, as numpy. gap: the largest difference
-    between the sampler's own log-probabilities and those that the trainer finds with the same parameters; None where
-    that was not looked at."""
+    that drew and `ref_logps` under the reference; host: the rows this host made, as numpy. sampled: whether the
+    sampler's log-probabilities are known, which the released layout leaves out. gap: the largest difference between
+    these and what the trainer finds with the same parameters; NaN where that was not looked at."""
 
     batches: tuple[Batch, ...]
     host: tuple[Batch, ...]
-    gap: float | None = None
+    sampled: bool = True
+    gap: float = math.nan
 
 
 def build(stage: Stage, rollout: Rollout) -> Scored:
@@ -34,7 +37,8 @@ def build(stage: Stage, rollout: Rollout) -> Scored:
     own = rollout.take(shards.rows(stage.programs.by_row, len(rollout)))
     side = stage.processor.understanding_size
     made = stage.make(stage.credit, own, stage.grammar, stage.layout, side, stage.guided)
-    return Scored(place(stage, made), made)
+    sampled = not all(np.isnan(targets.old_logps[targets.weight > 0]).all() for *_, targets in targets_of(made))
+    return Scored(place(stage, made), made, sampled)
 
 
 def place(stage: Stage, tree):
@@ -42,11 +46,15 @@ def place(stage: Stage, tree):
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(stage.programs.by_row, x), tree)
 
 
-def score(stage: Stage, rollout: Rollout, params, reference, compare: bool = False) -> Scored:
-    """The batches of a rollout that `params` drew, but for its credit. compare: look at the gap, too."""
-    made, programs = build(stage, rollout), stage.programs
-    params = ppo.without_value_head(params)
-    ref, gap = programs.refer(reference, made.batches, params), None
+def score(stage: Stage, rollout: Rollout, params, reference, seconds, compare: bool = False) -> Scored:
+    """The batches of a rollout that `params` drew, but for its credit. seconds: see phases.timed; compare: look at the
+    gap, too, which takes a pass of its own."""
+    programs, params = stage.programs, ppo.without_value_head(params)
+    with timed(seconds, "rows"):
+        made = build(stage, rollout)
+        jax.block_until_ready(made.batches)
+    with timed(seconds, "reference"):
+        ref = jax.block_until_ready(programs.refer(reference, made.batches, params))
     old = [targets.old_logps for *_, targets in targets_of(made.batches)]
     # a picture's copy was never sampled in its second context: what the policy gave it there before any update
     unsampled = stage.make is batches.make and any(
@@ -54,13 +62,14 @@ def score(stage: Stage, rollout: Rollout, params, reference, compare: bool = Fal
     )
     unsampled = bool(agree.gathered(np.array(unsampled)).any())
     if compare or unsampled:
-        now = programs.score(params, made.batches, params)
+        with timed(seconds, "old"):
+            now = jax.block_until_ready(programs.score(params, made.batches, params))
         live = [targets.weight > 0 for *_, targets in targets_of(made.batches)]
-        gap = max(float(_gap(*each)) for each in zip(now, old, live, strict=True)) if compare else None
+        made = dataclasses.replace(made, gap=max(float(_gap(*each)) for each in zip(now, old, live, strict=True)))
         if unsampled:
             places = programs.by_row
             old = [jax.device_put(jnp.where(jnp.isnan(o), n, o), places) for o, n in zip(old, now, strict=True)]
-    return dataclasses.replace(made, batches=with_targets(made.batches, old_logps=old, ref_logps=ref), gap=gap)
+    return dataclasses.replace(made, batches=with_targets(made.batches, old_logps=old, ref_logps=ref))
 
 
 @jax.jit
@@ -73,7 +82,8 @@ def advantages(config, stage: Stage, rollout: Rollout, rewards: Rewards) -> np.n
     """Group-relative advantages f32[B,columns] as the configuration says. Of PPO it is what groups would say."""
     estimator = ESTIMATORS[config.estimator]
     minimum = 1 if estimator.value_head else config.min_group
-    return stage.credit.advantages(rollout, rewards.total, config.rounds, config.group, estimator.compare, minimum)
+    how = config.group, estimator.compare, minimum, rewards.truth
+    return stage.credit.advantages(rollout, rewards.total, config.rounds, *how)
 
 
 def with_credit(config, stage: Stage, rollout: Rollout, rewards: Rewards, scored: Scored, params) -> tuple[Batch, ...]:
@@ -83,7 +93,8 @@ def with_credit(config, stage: Stage, rollout: Rollout, rewards: Rewards, scored
     fields = batches.credited(scored.host, advantages(config, stage, rollout, rewards)[own])
     if ESTIMATORS[config.estimator].value_head:
         values = shards.whole(stage.programs.expect(params, scored.batches))
-        each, returns = ppo.advantages(rollout, rewards.total, config.rounds, values, config.gamma, config.gae_lambda)
+        how = config.rounds, values, config.gamma, config.gae_lambda, rewards.truth
+        each, returns = ppo.advantages(rollout, rewards.total, *how)
         fields["advantage"] = [np.nan_to_num(values)[own] for values in each]
         fields["returns"] = [values[own] for values in returns]
     return with_targets(scored.batches, **place(stage, fields))

@@ -11,22 +11,26 @@ from janus_jax.rl.programs import Programs, density_of, make_programs
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.processor import Processor
+from janus_jax.shapes.world import SHIPPED, World
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """lines: the prompts of a file, or None for the embedded world's; layout: shapes of the batches; make: builds
-    them, batches.make or released.make; look: called with (requests, pictures) of all that was drawn, on all hosts of a
-    pod at once, before the judge is asked."""
+    """files: where requests come from; layout: shapes of the batches; world: the embedded world that the checkpoint was
+    trained on; weights: how often each category of the world is asked for; make: builds batches, batches.make or
+    released.make; look: called with (requests, pictures) of all that was drawn, on all hosts of a pod at once, before
+    the judge is asked."""
 
     model: Janus
     processor: Processor
     grammar: Grammar
     sampling: Sampling
     credit: Credit
-    lines: list[str] | None
+    files: requests.Files
     layout: batches.Layout
     programs: Programs
+    world: World = SHIPPED
+    weights: dict[str, float] | None = None
     make: Callable = batches.make
     look: Callable = lambda requests, pictures: None
 
@@ -35,17 +39,21 @@ class Stage:
         return self.sampling.guided
 
 
-def assemble(config, mesh, lines) -> tuple[Stage, dict]:
-    """(Stage, the parameters that stage 2 starts from), for the mesh in the context. lines: the prompts of a file, or
-    None."""
+def assemble(config, mesh, files: requests.Files) -> tuple[Stage, dict]:
+    """(Stage, the parameters that stage 2 starts from), for the mesh in the context."""
     model, params, processor = loading.load(config.init, mesh=mesh)
     model = Janus(model.cfg.changed(config.model))
+    loading.same_sizes(config.init, model.cfg)  # config.model says how to compute, the checkpoint how large
     special, credit = processor.special, CREDITS[config.credit]
     programs = make_programs(config, model, (special.yes, special.no), params, mesh)
     grammar = Grammar.of(model.cfg, processor.tokenizer)
-    layout = batches.layout(credit, grammar, config.prompt_tokens, config.rounds, config.max_reason_tokens)
-    if lines is not None:
-        requests.check_prompts(config, lines, processor.tokenizer)
+    sizes = config.prompt_tokens, config.rounds, config.max_reason_tokens
+    layout = batches.layout(credit, grammar, *sizes, sources=requests.sources(config))
+    requests.check_files(config, files, grammar)
     make = (released if config.released else batches).make
-    stage = Stage(model, processor, grammar, density_of(config), credit, lines, layout, programs, make)
+    world, weights = loading.world_of(config.init), requests.weights_of(config.failures)
+    stage = Stage(
+        *(model, processor, grammar, density_of(config), credit, files, layout, programs),
+        **{"world": world, "weights": weights, "make": make},
+    )
     return stage, params

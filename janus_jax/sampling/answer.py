@@ -1,7 +1,6 @@
 """Looking at pictures and speaking about them: `chat` answers questions, `judge` compares pictures with prompts."""
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -36,9 +35,35 @@ def chat(
     questions: pairs (images, question); images: a list of PIL images, shown in that order before the question, or [].
     sampling: the text's part of it counts, max_reason_tokens bounds the answer. batch: how many are answered together;
     an answer depends on (seed, its images, its question) alone, up to rounding. system: the sentence that opens every
-    prompt, or "". listen: called with (index of the question, piece of text) as words come; parameters must then lie on
-    one device. Raises UserError for an empty question, or one that is too long with its pictures.
+    prompt, or "". listen: called with (index of the question, piece of text) as words come. Raises UserError for an
+    empty question, or one that is too long with its pictures.
     """
+    said = [""] * len(questions)
+    for n, text in _chatting(model, params, processor, questions, sampling, seed, batch, system, watched=bool(listen)):
+        if listen and len(text) > len(said[n]):
+            listen(n, text[len(said[n]) :])
+        said[n] = text
+    return said
+
+
+def answering(
+    model,
+    params,
+    processor,
+    images,
+    question: str,
+    sampling: Sampling = GREEDY_ANSWER,
+    seed: int = 0,
+    system: str = tokens.SYSTEM_PROMPT,
+) -> Iterator[str]:
+    """The answer to one question about pictures as it comes: after each word all that is said, at last what `chat`
+    returns. Arguments and errors as of `chat`; to stop, close the generator."""
+    for _, text in _chatting(model, params, processor, [(images, question)], sampling, seed, 1, system, watched=True):
+        yield text
+
+
+def _chatting(model, params, processor, questions, sampling, seed, batch, system, watched):
+    """(index of the question, its answer), see _speaking."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
 
     def row(pictures, question):
@@ -48,8 +73,8 @@ def chat(
 
     rows = [lambda pair=pair: row(*pair) for pair in questions]
     keys = [decode.row_key(seed, Request(question), 0, 0) for _, question in questions]
-    said = _speak(model, params, processor, rows, keys, sampling, batch, verdict=False, listen=listen)
-    return [text for text, _ in said]
+    for n, text, _ in _speaking(model, params, processor, rows, keys, sampling, batch, verdict=False, watched=watched):
+        yield n, text
 
 
 def judge(
@@ -73,8 +98,8 @@ def judge(
 
     rows = [lambda pair=pair: row(*pair) for pair in zip(images, requests, strict=True)]
     keys = [decode.row_key(seed, request, 0, 1) for request in requests]
-    said = _speak(model, params, processor, rows, keys, sampling, batch, verdict=True)
-    return [(p_yes, text) for text, p_yes in said]
+    steps = _speaking(model, params, processor, rows, keys, sampling, batch, verdict=True)
+    return [(p_yes, text) for _, text, p_yes in steps]
 
 
 def yes_probabilities(model, params, processor, images, prompts, batch: int = 8) -> np.ndarray:
@@ -83,9 +108,10 @@ def yes_probabilities(model, params, processor, images, prompts, batch: int = 8)
     return np.array([p_yes for p_yes, _ in said], np.float32)
 
 
-def _speak(model, params, processor, rows, keys, sampling, batch, verdict, listen=None):
-    """(text, p_yes) that follows each row; rows: functions that make one, so that few pictures are held at a time."""
-    special, said, params = processor.special, [], decode.prepared(params)
+def _speaking(model, params, processor, rows, keys, sampling, batch, verdict, watched=False):
+    """Yields (n, text, p_yes) of what follows each row, in order; watched: also after each word, as far as it is said.
+    rows: functions that make one, so that few pictures are held at a time."""
+    special, params = processor.special, decode.prepared(params)
     batch = max(1, min(batch, len(rows)))
     for begin in range(0, len(rows), batch):
         places = np.minimum(np.arange(begin, begin + batch), len(rows) - 1)  # one size for all batches
@@ -100,33 +126,15 @@ def _speak(model, params, processor, rows, keys, sampling, batch, verdict, liste
             )
         pictures = max(len(row.pictures) for row in made)
         context = collate(made, length, special.pad, pictures=pictures)
+        with_keys = np.stack([keys[i] for i in places]), sampling, special, verdict
         cache, hidden = decode.prefill(model, params, context, slots)
-        hear, tell = _teller(processor, begin, live, listen) if listen else (None, lambda n, text: None)
-        own = np.stack([keys[i] for i in places])
-        with decode.listening(hear) if listen else contextlib.nullcontext() as listener:
-            _, ids, _, p_yes = decode.speak(
-                model, params, cache, hidden, own, sampling, special, verdict=verdict, listener=listener
-            )
-        ids, p_yes = shards.whole((ids, p_yes))
-        said += [(processor.decode(ids[n]), float(p_yes[n])) for n in range(live)]
+        if watched:
+            for _, *said in decode.speaking(model, params, cache, hidden, *with_keys):
+                ids, _, p_yes = shards.whole(said)
+                for n in range(live):
+                    # half of a character waits for the rest of it
+                    yield begin + n, processor.decode(ids[n]).rstrip("\ufffd"), float(p_yes[n])
+        else:
+            ids, _, p_yes = shards.whole(decode.speak(model, params, cache, hidden, *with_keys)[1:])
         for n in range(live):
-            tell(n, said[begin + n][0])
-    return said
-
-
-def _teller(processor, first, count, listen):
-    """(hear, tell): hear turns every step's tokens i32[B] into pieces of text of rows first..first+count; tell(n, text)
-    passes on what is new in the n-th row's text."""
-    said, told = [[] for _ in range(count)], [""] * count
-
-    def tell(n, text):
-        if len(text) > len(told[n]):
-            listen(first + n, text[len(told[n]) :])
-            told[n] = text
-
-    def hear(step):
-        for n, token in enumerate(np.asarray(step)[:count]):
-            said[n].append(int(token))
-            tell(n, processor.decode(said[n]).rstrip("\ufffd"))  # half of a character waits for the rest of it
-
-    return hear, tell
+            yield begin + n, processor.decode(ids[n]), float(p_yes[n])

@@ -4,12 +4,11 @@ nothing. released.py has the same three functions (start_painting, look, redraw)
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from janus_jax.models.inputs import paired
-from janus_jax.models.kv_cache import take_rows
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.rollout import Rollout
@@ -21,7 +20,8 @@ from janus_jax.sequences.row import Row, collate
 class Drawing:
     """What stays the same for all rows: the model with its parameters, the grammar, and how to draw. prompt: slots of
     what is asked, text alone; sources: source pictures of a request (0 or 1); reencode: the painter's next round sees
-    the decoded picture's codes instead of the sampled ones; always: draw again even after a Yes."""
+    the decoded picture's codes instead of the sampled ones; always: draw again even after a Yes; on_codes: see
+    decode.draw."""
 
     model: Any
     params: Any
@@ -35,6 +35,7 @@ class Drawing:
     sources: int
     reencode: bool
     always: bool
+    on_codes: Callable[[int, int], None] | None = None
 
     @property
     def guided(self) -> bool:
@@ -49,9 +50,6 @@ class Drawing:
         pixels = np.stack([self.processor.for_generation(picture) for picture in pictures])
         return decode.encoded(self.model, self.params, pixels)
 
-    def painter_slots(self) -> int:
-        return self.grammar.longest_painted(self.prompt, self.rounds, self.sampling.max_reason_tokens, self.sources)
-
     def judge_slots(self) -> int:
         return self.grammar.longest_judged(self.prompt, self.rounds, self.sampling.max_reason_tokens, self.sources)
 
@@ -63,11 +61,11 @@ def asked(drawing: Drawing, request, source=None) -> Row:
     return row
 
 
-def sources_drawn(drawing: Drawing, requests) -> list:
-    """The codes i32[I] of the requests' source pictures; None for those without."""
-    if not drawing.sources:
-        return [None] * len(requests)
-    return list(drawing.encode([request.source for request in requests]))
+def encode_sources(drawing: Drawing, record: Rollout, rows) -> None:
+    """Writes the codes of source pictures, if there are any, into the record. rows: of all of it, padded."""
+    if drawing.sources:
+        codes = drawing.encode([record.requests[i].source for i in rows])
+        record.source[:] = codes[: len(record)]
 
 
 def sources_seen(drawing: Drawing, requests) -> list:
@@ -75,12 +73,13 @@ def sources_seen(drawing: Drawing, requests) -> list:
     return [request.source and drawing.processor.for_understanding(request.source) for request in requests]
 
 
-def start_painting(drawing: Drawing, requests):
-    """A painter's cache with what is asked: (cache, last hidden [B,D]); under guidance in pairs, see decode.draw."""
-    rows = [asked(drawing, *pair) for pair in zip(requests, sources_drawn(drawing, requests), strict=True)]
+def start_painting(drawing: Drawing, record: Rollout, rows):
+    """A painter's cache with what is asked in some of the record's rows, one for each place of the cache: (cache, last
+    hidden [B,D]); under guidance in pairs, see decode.draw."""
+    texts = [asked(drawing, record.requests[i], record.source[i]) for i in rows]
     length = drawing.prompt + drawing.sources * drawing.grammar.codes
-    batch = collate(rows, length, drawing.pad, guided=drawing.guided)
-    return decode.prefill(drawing.model, drawing.params, batch, drawing.painter_slots(), drawing.guided)
+    batch = collate(texts, length, drawing.pad, guided=drawing.guided)
+    return decode.prefill(drawing.model, drawing.params, batch, guided=drawing.guided)
 
 
 def look(drawing: Drawing, judge, record: Rollout, rows, seen):
@@ -108,20 +107,18 @@ def look(drawing: Drawing, judge, record: Rollout, rows, seen):
     return decode.extend(drawing.model, drawing.params, judge, batch)
 
 
-def redraw(drawing: Drawing, painter, record: Rollout, rows, places, turn: int):
+def redraw(drawing: Drawing, painter, record: Rollout, rows, turn: int):
     """The painter's cache before the next picture: (cache, last hidden [B,D]).
 
-    painter: the cache with the picture of round `turn`; places i32[B]: its samples that go on, and rows: theirs of the
-    record.
+    painter: the cache with the picture of round `turn`, not looked at where pictures are encoded again; rows: of the
+    record, one for each of its samples.
     """
     if drawing.reencode:
-        painter, _ = start_painting(drawing, [record.requests[i] for i in rows])
+        painter, _ = start_painting(drawing, record, rows)
         for earlier in range(turn):
             painter = _with_codes(drawing, painter, record, rows, earlier)
             painter, _ = _after_picture(drawing, painter, record, rows, earlier)
         painter = _with_codes(drawing, painter, record, rows, turn)
-    else:
-        painter = take_rows(painter, paired(2 * places, 2 * places + 1) if drawing.guided else places)
     return _after_picture(drawing, painter, record, rows, turn)
 
 

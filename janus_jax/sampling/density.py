@@ -19,6 +19,7 @@ class Sampling:
     cfg_weight: guidance w in `uncond + w (cond - uncond)`, 1 = none; temperature > 0 scales both modalities;
     image_top_k / text_top_k: keep that many tokens; image_top_p / text_top_p: keep the smallest set with at least that
     mass (the most likely token always stays); None = no truncation. max_reason_tokens: verdict, reason and EOS at most.
+    lookahead: codes that a pass may draw, 1 = one at a time; it changes the speed alone, see lookahead.py.
 
     A pytree: weight, temperature and masses are its leaves, so that another value needs no other program; what a
     program's shape depends on (the counts) is static. Raises UserError for values out of range.
@@ -31,6 +32,7 @@ class Sampling:
     text_top_k: int | None = None
     text_top_p: float | None = None
     max_reason_tokens: int = 80
+    lookahead: int = 1
 
     def __post_init__(self):
         if not math.isfinite(self.cfg_weight):
@@ -47,17 +49,23 @@ class Sampling:
                 raise UserError(f"{name} must lie in (0, 1], not {value}")
             if value == 1:
                 object.__setattr__(self, name, None)
-        if self.max_reason_tokens < 1:
-            raise UserError(f"max_reason_tokens must be at least 1, not {self.max_reason_tokens}")
+        for name in ("max_reason_tokens", "lookahead"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     @property
     def guided(self) -> bool:
         """Whether pictures are drawn under guidance, which takes an unconditional row beside each; not to be traced."""
         return self.cfg_weight != 1.0
 
+    @property
+    def determining(self) -> dict[str, float | int | None]:
+        """What pictures and words depend on, by name: all but the lookahead."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "lookahead"}
+
 
 _LEAVES = ("cfg_weight", "temperature", "image_top_p", "text_top_p")
-_STATIC = ("image_top_k", "text_top_k", "max_reason_tokens")
+_STATIC = ("image_top_k", "text_top_k", "max_reason_tokens", "lookahead")
 
 
 def _flatten(sampling):
@@ -107,14 +115,19 @@ def _at_least(logits, last, first):
     return jnp.where(logits >= last - slack, logits, -jnp.inf)
 
 
-def code_logps(cond, uncond, sampling: Sampling):
-    """Log-probabilities f32[..., C] that codes are sampled with; uncond None = no guidance."""
+def code_logits(cond, uncond, sampling: Sampling):
+    """Logits f32[..., C] that codes are sampled with; uncond None = no guidance."""
     logits = cond if uncond is None else guide(cond, uncond, sampling.cfg_weight)
-    return jax.nn.log_softmax(truncate(logits / sampling.temperature, sampling.image_top_k, sampling.image_top_p))
+    return truncate(logits / sampling.temperature, sampling.image_top_k, sampling.image_top_p)
 
 
-def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
-    """Log-probabilities f32[..., V] that words are sampled with.
+def code_logps(cond, uncond, sampling: Sampling):
+    """Their log-probabilities f32[..., C]."""
+    return jax.nn.log_softmax(code_logits(cond, uncond, sampling))
+
+
+def text_logits(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
+    """Logits f32[..., V] that words are sampled with.
 
     verdict bool[...]: where True only the two ids `yes_no` are possible, and truncation acts among them; None =
     nowhere.
@@ -124,7 +137,27 @@ def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int]
         allowed = jnp.zeros(logits.shape[-1], bool).at[jnp.array(yes_no)].set(True)
         allowed = allowed.reshape((1,) * (logits.ndim - 1) + (-1,)) | ~verdict[..., None]
         logits = jnp.where(allowed, logits, -jnp.inf)
-    return jax.nn.log_softmax(truncate(logits, sampling.text_top_k, sampling.text_top_p))
+    return truncate(logits, sampling.text_top_k, sampling.text_top_p)
+
+
+def text_logps(logits, sampling: Sampling, verdict=None, yes_no: tuple[int, int] | None = None):
+    """Their log-probabilities f32[..., V]; arguments as of text_logits."""
+    return jax.nn.log_softmax(text_logits(logits, sampling, verdict, yes_no))
+
+
+def choose(keys, places, logps):
+    """One token per row, i32[B], from logps f32[B,V], by the row's own key data u32[B,2] and its place i32[B] or i32[]:
+    the same whatever stands beside it. By the Gumbel trick, as jax.random.categorical does it."""
+
+    def noise(key, place):
+        return jax.random.gumbel(jax.random.fold_in(jax.random.wrap_key_data(key), place), logps.shape[1:], logps.dtype)
+
+    noisy = logps + jax.vmap(noise)(keys, jnp.broadcast_to(places, len(keys)))
+    # jnp.argmax in two passes, each of which a CPU does many numbers at a time; and the noise is made once, not in both
+    noisy = jax.lax.optimization_barrier(noisy)
+    index = jnp.arange(logps.shape[1], dtype=jnp.int32)[None]
+    greatest = noisy == jnp.max(noisy, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(greatest, index, logps.shape[1] - 1), axis=-1)
 
 
 def entropy(logps):

@@ -10,11 +10,9 @@ from janus_jax.sampling import contexts, decode, released
 from janus_jax.sampling.contexts import Drawing
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.rollout import Rollout, Trajectory
-from janus_jax.sampling.rounds import TEXT_STEP, bucket, fill, padded, paint, records
+from janus_jax.sampling.rounds import TEXT_STEP, bucket, fill, fresh, padded, paint
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.request import as_requests
-
-DEFAULT_SAMPLING = Sampling()
 
 
 def introspect(
@@ -24,7 +22,7 @@ def introspect(
     prompts,
     samples: int = 4,
     rounds: int = 3,
-    sampling: Sampling = DEFAULT_SAMPLING,
+    sampling: Sampling | None = None,
     seed: int = 0,
     context: str = "codes",
     batch: int = 64,
@@ -34,17 +32,17 @@ def introspect(
 ) -> list[Trajectory]:
     """Draws `samples` pictures of each prompt, with up to `rounds` rounds of looking and drawing again.
 
-    prompts: texts, or Requests. context: what the painter's next round sees of a picture: "codes" (the sampled ones,
-    their keys and values kept) or "reencode" (those of the decoded, 8-bit picture). batch: rows per chunk; it changes
-    the speed, not the pictures (in f32 on a CPU; elsewhere up to rounding). always: draw again even after a Yes.
-    released: do all that the released code does otherwise, see released.py. progress: called with the number of
-    finished trajectories after each chunk. Where the parameters lie on the devices of several hosts, all of them call
-    this with the same arguments, and get the same.
+    prompts: texts, or Requests. sampling: None = as the checkpoint asks for. context: what the painter's next round
+    sees of a picture: "codes" (the sampled ones, their keys and values kept) or "reencode" (those of the decoded, 8-bit
+    picture). batch: rows per chunk; it changes the speed, not the pictures (in f32 on a CPU; elsewhere up to rounding).
+    always: draw again even after a Yes. released: do all that the released code does otherwise, see released.py.
+    progress: called with the number of finished trajectories after each chunk. Where the parameters lie on the devices
+    of several hosts, all of them call this with the same arguments, and get the same.
 
     Returns trajectories in the order of prompts, then samples. Raises UserError for an empty or overlong prompt.
     """
     settings = {"context": context, "batch": batch, "always": always, "as_released": released}
-    trajectories = []
+    trajectories, sampling = [], sampling or Sampling(**processor.drawn_with)
     if samples < 1:
         raise UserError(f"samples must be at least 1, not {samples}")
     work = [(request, sample) for request in as_requests(prompts) for sample in range(samples)]
@@ -69,13 +67,17 @@ def rollouts(
     always: bool = False,
     as_released: bool = False,
     prompt_tokens: int | None = None,
+    refill: bool = True,
+    on_codes: Callable[[int, int], None] | None = None,
 ) -> Iterator[Rollout]:
     """`introspect` chunk by chunk, as arrays, of some work: (Request, sample)s. prompt_tokens: the slots of every
-    prompt; None: those of the call's longest, rounded up. Raises UserError before anything is drawn."""
+    prompt; None: those of the call's longest, rounded up. refill: rows that go on wait for those of other chunks, so
+    that no round is drawn half empty, for which the caches of up to `rounds` - 1 chunks more are held. on_codes: called
+    with (codes drawn, codes of a picture) while pictures come into being. Raises UserError before anything is drawn."""
     if rounds < 1:
         raise UserError(f"rounds must be at least 1, not {rounds}")
     work = list(work)
-    drawing = _drawing(
+    drawing = drawing_of(
         model,
         params,
         processor,
@@ -85,32 +87,49 @@ def rollouts(
         seed,
         batch=len(work) if as_released else min(batch, bucket(len(work), 4)),
         prompt_tokens=prompt_tokens,
-        reencode=as_released or _reencodes(context),
+        reencode=as_released or reencodes(context),
         always=as_released or always,
         as_released=as_released,
+        on_codes=on_codes,
     )
-    return (fill(drawing, record, released if as_released else contexts) for record in records(drawing, work))
+    return fill(drawing, work, released if as_released else contexts, refill)
 
 
 def pictures(model, params, processor, requests, sample: int, sampling: Sampling, seed: int, batch: int):
     """First pictures alone, which nobody looks at: sample number `sample` of each request. Yields chunks, (codes
     i32[n,I], pixels u8[n,h,w,3]). Errors as of `rollouts`."""
     requests = as_requests(requests)
-    drawing = _drawing(model, params, processor, requests, sampling, 1, seed, batch=min(batch, len(requests)))
-    for record in records(drawing, [(request, sample) for request in requests]):
-        rows = padded(np.arange(len(record)), drawing.batch)
-        started = contexts.start_painting(drawing, [record.requests[i] for i in rows])
+    drawing = drawing_of(model, params, processor, requests, sampling, 1, seed, batch=min(batch, len(requests)))
+    for group in fresh(drawing, [(request, sample) for request in requests]):
+        record, rows = group.record, padded(np.arange(len(group)), drawing.batch)
+        contexts.encode_sources(drawing, record, rows)
+        started = contexts.start_painting(drawing, record, rows)
         _, codes, _, pixels = paint(drawing, record, rows, 0, *started)
         yield shards.whole(codes)[: len(record)], pixels[: len(record)]
 
 
-def _reencodes(context) -> bool:
+def redrawn(model, params, processor, rollout: Rollout, sampling: Sampling, seed: int, batch: int) -> np.ndarray:
+    """The second pictures u8[B,h,w,3] of trajectories, after their first ones (as codes) and what is said of them,
+    whatever the verdict. The rollout's words may be others than the model's. Errors as of `rollouts`."""
+    size = min(batch, bucket(len(rollout), 4))
+    drawing = drawing_of(model, params, processor, rollout.requests, sampling, 2, seed, batch=size, reencode=True)
+    parts = []
+    for begin in range(0, len(rollout), size):
+        record = rollout.take(range(begin, min(begin + size, len(rollout))))
+        rows = padded(np.arange(len(record)), size)
+        started = contexts.redraw(drawing, None, record, rows, 0)
+        parts.append(paint(drawing, record, rows, 1, *started)[3][: len(record)])
+    return np.concatenate(parts)
+
+
+def reencodes(context: str) -> bool:
+    """Whether `context` is "reencode". Raises UserError where it is neither that nor "codes"."""
     if context not in ("codes", "reencode"):
         raise UserError(f"context {context!r} is neither 'codes' nor 'reencode'")
     return context == "reencode"
 
 
-def _drawing(
+def drawing_of(
     model,
     params,
     processor,
@@ -124,6 +143,7 @@ def _drawing(
     reencode=False,
     always=False,
     as_released=False,
+    on_codes=None,
 ) -> Drawing:
     """What stays the same for all rows. Raises UserError for requests that cannot be drawn, or not together."""
     if not requests:
@@ -146,5 +166,5 @@ def _drawing(
         raise UserError(f"a prompt has {longest} tokens, more than {prompt_tokens}: shorten it, or allow more")
     # in the released layout padding is attended, so there must be no more of it than there was
     prompt = longest if as_released else prompt_tokens or bucket(longest, TEXT_STEP)
-    params = decode.prepared(params)
-    return Drawing(model, params, processor, grammar, sampling, rounds, seed, batch, prompt, sources, reencode, always)
+    how = prompt, sources, reencode, always, on_codes
+    return Drawing(model, decode.prepared(params), processor, grammar, sampling, rounds, seed, batch, *how)

@@ -36,12 +36,12 @@ def _extended(drawing, cache, batch, guided):
     return _counted(cache), hidden
 
 
-def start_painting(drawing: Drawing, requests, attend_padding: bool = False):
+def start_painting(drawing: Drawing, record: Rollout, rows, attend_padding: bool = False):
     """See contexts.start_painting."""
-    rows = [contexts.asked(drawing, request) for request in requests]
-    batch = collate(rows, drawing.prompt, drawing.pad, guided=drawing.guided)
+    texts = [contexts.asked(drawing, record.requests[i]) for i in rows]
+    batch = collate(texts, drawing.prompt, drawing.pad, guided=drawing.guided)
     batch = batch._replace(mask=batch.mask | attend_padding)
-    return _started(drawing, batch, drawing.painter_slots(), drawing.guided)
+    return _started(drawing, batch, None, drawing.guided)
 
 
 def look(drawing: Drawing, judge, record: Rollout, rows, seen):
@@ -63,9 +63,9 @@ def look(drawing: Drawing, judge, record: Rollout, rows, seen):
     return _extended(drawing, _counted(judge), batch, False)
 
 
-def redraw(drawing: Drawing, painter, record: Rollout, rows, places, turn: int):
+def redraw(drawing: Drawing, painter, record: Rollout, rows, turn: int):
     """See contexts.redraw."""
-    cache, hidden = start_painting(drawing, [record.requests[i] for i in rows], attend_padding=True)
+    cache, hidden = start_painting(drawing, record, rows, attend_padding=True)
     for earlier in range(turn + 1):
         reasons = [record.reason_ids[i, earlier, : record.words[i, earlier]] for i in rows]
         width = max(map(len, reasons))

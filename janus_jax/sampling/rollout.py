@@ -21,12 +21,13 @@ class Round:
     "Yes" or "No" on; reason_ids i32[n]: every sampled judge token, the verdict's first, EOS last if it was sampled.
     code_logps f32[I], reason_logps f32[n]: log-probabilities of the tokens under the density they were drawn from.
     context_codes i32[I]: the codes the painter's next round saw (the same ones, or those of the re-encoded picture).
+    While it is drawn (see `stream`) the arrays are shorter, and verdict and p_yes may be None.
     """
 
     codes: np.ndarray
     image: Image.Image
-    verdict: bool
-    p_yes: float
+    verdict: bool | None
+    p_yes: float | None
     reason: str
     reason_ids: np.ndarray
     code_logps: np.ndarray
@@ -55,14 +56,16 @@ class Trajectory:
 class Rollout:
     """B trajectories of at most R rounds, of pictures of I codes and reasons of at most M tokens.
 
-    requests: B of them, a group's side by side; sample i32[B]; rounds i32[B]: how many each has; codes,
-    context_codes i32[B,R,I]; code_logps f32[B,R,I]; images u8[B,R,h,w,3]; verdict bool[B,R]; p_yes f32[B,R]; words
-    i32[B,R]: how many a reason has; reason_ids i32[B,R,M]; reason_logps f32[B,R,M]. What lies beyond a trajectory's
-    rounds or a reason's words is zero. For what each means see Round.
+    requests: B of them, a group's side by side; sample i32[B]; source i32[B,I]: codes of an edit's source picture, as
+    the painter sees it, zero where there is none; rounds i32[B]: how many each has; codes, context_codes i32[B,R,I];
+    code_logps f32[B,R,I]; images u8[B,R,h,w,3]; verdict bool[B,R]; p_yes f32[B,R]; words i32[B,R]: how many a reason
+    has; reason_ids i32[B,R,M]; reason_logps f32[B,R,M]. What lies beyond a trajectory's rounds or a reason's words is
+    zero. For what each means see Round.
     """
 
     requests: tuple[Request, ...]
     sample: np.ndarray
+    source: np.ndarray
     rounds: np.ndarray
     codes: np.ndarray
     context_codes: np.ndarray
@@ -87,6 +90,7 @@ class Rollout:
         the step says."""
         R, M, I = rounds, reason, codes
         return {
+            "source": ((I,), np.int32),
             "rounds": ((), np.int32),
             "codes": ((R, I), np.int32),
             "context_codes": ((R, I), np.int32),
@@ -120,6 +124,13 @@ class Rollout:
         return np.arange(self.verdict.shape[1])[None] < self.rounds[:, None]
 
     @property
+    def tasks(self) -> dict[str, np.ndarray]:
+        """The trajectories that draw and those that edit: "draw", "edit" -> i64[n], where there are any."""
+        edits = np.array([request.source is not None for request in self.requests], bool)
+        each = {"draw": np.flatnonzero(~edits), "edit": np.flatnonzero(edits)}
+        return {task: rows for task, rows in each.items() if len(rows)}
+
+    @property
     def final(self) -> np.ndarray:
         """i64[B]: the first round whose verdict is Yes, else the last one that was drawn."""
         says = self.verdict & self.live
@@ -136,9 +147,9 @@ class Rollout:
         return [(self.requests[i], Image.fromarray(self.images[i, r])) for i, r in np.argwhere(self.live)]
 
     def seen(self, side: int) -> np.ndarray:
-        """The pictures as the judge's eye sees them: f32[B,R,side,side,3] in [-1, 1], letterboxed."""
+        """The pictures as the judge's eye sees them, letterboxed, not normalised: u8[B,R,side,side,3]."""
         B, R = self.verdict.shape
-        pixels = images.seen(self.images.reshape(B * R, *self.images.shape[2:]), side)
+        pixels = images.resized(self.images.reshape(B * R, *self.images.shape[2:]), side)
         return pixels.reshape(B, R, side, side, 3)
 
     def trajectories(self, processor: Processor) -> list[Trajectory]:

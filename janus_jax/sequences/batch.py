@@ -40,9 +40,9 @@ class Batch(NamedTuple):
     """B sequences of T positions.
 
     ids i32[B,T]: text ids or codes by `kind`, ignored where SEEN; kind i32[B,T]: TEXT, CODE or SEEN;
-    mask bool[B,T]: False on left padding alone, and on the holes of the released layout; pixels f32[B,P,h,w,3]:
-    pictures for the judge's eye, in the order of their SEEN positions, or None; text, codes: targets, or None where the
-    batch has none of that modality;
+    mask bool[B,T]: False on left padding alone, and on the holes of the released layout; pixels f32[B,P,h,w,3]
+    in [-1, 1], or their grey levels u8: pictures for the judge's eye, in the order of their SEEN positions, or None;
+    text, codes: targets, or None where the batch has none of that modality;
     uncond_ids i32[B,T]: for guided densities, ids with the prompt's inner tokens replaced by (attended) PAD, or None;
     positions i32[B,T]: explicit rotary positions, or None to count the real tokens.
     """
@@ -65,6 +65,11 @@ def targets_of(batches) -> list[tuple[str, int, Targets]]:
         for name in ("text", "codes")
         if getattr(batch, name) is not None
     ]
+
+
+def padding(batches) -> float:
+    """The share of a step's positions that hold no token."""
+    return 1 - sum(batch.mask.sum() for batch in batches) / sum(batch.mask.size for batch in batches)
 
 
 def singly(batches) -> list[tuple[Batch]]:

@@ -66,6 +66,13 @@ def rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def centre(image: Image.Image) -> Image.Image:
+    """The square in the middle of a picture, as long as its short side: what an edit sees of its source."""
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
 def letterbox(image: Image.Image, size: int) -> np.ndarray:
     """Long side to `size` by antialiased bicubic, the other side truncated (at least 14), centred on grey.
 
@@ -89,9 +96,14 @@ def for_understanding(image: Image.Image, size: int) -> np.ndarray:
 
 def seen(pixels: np.ndarray, size: int) -> np.ndarray:
     """Square pictures u8[N,h,h,3] as `for_understanding` makes them of images, f32[N,size,size,3] in [-1, 1]."""
-    if pixels.shape[1:3] != (size, size):  # else the letterbox is the picture itself
-        pixels = np.stack([letterbox(Image.fromarray(picture), size) for picture in pixels])
-    return NORMALISED[pixels]
+    return NORMALISED[resized(pixels, size)]
+
+
+def resized(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The same, not normalised yet: u8[N,size,size,3]."""
+    if pixels.shape[1:3] == (size, size):  # the letterbox is the picture itself
+        return pixels
+    return np.stack([letterbox(Image.fromarray(picture), size) for picture in pixels])
 
 
 def for_generation(image: Image.Image, size: int) -> np.ndarray:

@@ -1,17 +1,20 @@
 """The processor of a checkpoint: its tokenizer, the templates, and the two picture preprocessings."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from janus_jax.sequences import images, tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """tokenizer: text <-> ids; sizes are the sides in pixels that the judge (SigLIP) and the painter (VQ) see."""
+    """tokenizer: text <-> ids; sizes are the sides in pixels that the judge (SigLIP) and the painter (VQ) see;
+    drawn_with: the fields of Sampling that the checkpoint asks for."""
 
     tokenizer: tokens.Tokenizer
     understanding_size: int
     generation_size: int
+    drawn_with: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def special(self) -> tokens.SpecialIds:

@@ -1,6 +1,7 @@
 """What is asked of the model: a picture of a prompt, or an edit of a source picture."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Iterable
 
@@ -16,9 +17,10 @@ class Request:
     prompt: str
     source: Image.Image | None = None
 
-    @property
+    @functools.cached_property
     def digest(self) -> tuple[int, ...]:
-        """Numbers in [0, 2**32) that tell this request from others: what seeds its random bits."""
+        """Numbers in [0, 2**32) that tell this request from others: what seeds its random bits. Asked for at every
+        turn of every row; a large source takes milliseconds."""
         prompt = zlib.crc32(self.prompt.encode("utf-8", "surrogatepass"))  # half a character is refused later
         if self.source is None:
             return (prompt,)

@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
 
 class Row:
-    """A sequence; pieces are appended from left to right. `pictures`: those that the judge's eye sees, f32[h,w,3]."""
+    """A sequence; pieces are appended from left to right. `pictures`: those that the judge's eye sees, [h,w,3]."""
 
     def __init__(self):
         self.pieces: list[Piece] = []
@@ -45,7 +45,8 @@ class Row:
         self._append(codes, CODE)
 
     def add_seen(self, pixels, count: int) -> None:
-        """Appends a picture f32[h,w,3] for the judge's eye, which takes `count` positions."""
+        """Appends a picture for the judge's eye, which takes `count` positions: f32[h,w,3] in [-1, 1], or its grey
+        levels u8[h,w,3]."""
         self.pictures.append(pixels)
         self._append(np.zeros(count, np.int32), SEEN)
 
@@ -86,12 +87,14 @@ def collate(
     fields=(),
     guided: bool = False,
     picture_shape=None,
+    levels: bool = False,
 ) -> Batch:
     """Left-pads rows to `length`. The numbers of targets and pictures per row are given, so that shapes are fixed.
 
     fields: names of the stage-2 fields of targets, zero where rows do not give them. guided: with the unconditional
-    ids. picture_shape: of a picture, for rows that may all be without; None takes that of a row's. Raises ValueError
-    where a row does not fit.
+    ids. picture_shape: of a picture, for rows that may all be without; None takes that of a row's. levels: pictures
+    are grey levels u8, which take a quarter of the memory, and are normalised where they are embedded; else f32 in
+    [-1, 1]. Raises ValueError where a row does not fit.
     """
     B = len(rows)
     ids, uncond = np.full((B, length), pad, np.int32), np.full((B, length), pad, np.int32)
@@ -108,9 +111,11 @@ def collate(
     pixels = None
     if pictures:
         shape = picture_shape or next(row.pictures[0].shape for row in rows if row.pictures)
-        pixels = np.zeros((B, pictures, *shape), np.float32)
+        pixels = np.zeros((B, pictures, *shape), np.uint8 if levels else np.float32)
         for i, row in enumerate(rows):
             for p, picture in enumerate(row.pictures):
+                if picture.dtype != pixels.dtype:
+                    raise ValueError(f"a picture of {picture.dtype} in a batch of pictures of {pixels.dtype}")
                 pixels[i, p] = picture
     return Batch(
         ids=ids,

@@ -8,19 +8,30 @@ a copy of the source has (0, 1), the true target (1, 1).
 """
 
 import dataclasses
+import functools
 import itertools
-import math
 import re
 
 import numpy as np
 
 from janus_jax.shapes import text
 from janus_jax.shapes.render import render
-from janus_jax.shapes.scene import COLORS, GRID, RELATIONS, SHAPES, Ask, Item, Noun, Scene, place, relation_holds
+from janus_jax.shapes.scene import (
+    GRID,
+    RELATIONS,
+    Ask,
+    Item,
+    Noun,
+    Scene,
+    alike,
+    near,
+    place,
+    relation_holds,
+)
 from janus_jax.shapes.verify import Reading
+from janus_jax.shapes.world import SHIPPED, World
 
 KINDS = ("recolor", "add", "remove", "move", "swap")
-NEAR = 0.1  # an object has stayed where its centre moved by no more; the cells of the grid are a third apart
 # (row, column) of the grid; the middles of the edges are left out, "to the left" may mean a direction
 CORNERS = {"top left": (0, 0), "top right": (0, 2), "bottom left": (2, 0), "bottom right": (2, 2), "center": (1, 1)}
 WORDINGS = {
@@ -48,32 +59,32 @@ class Edit:
     where: str | None = None
 
 
-def random_edit(rng, kind: str | None = None, held_out: bool = False) -> Edit:
+def random_edit(rng, kind: str | None = None, held_out: bool = False, world: World = SHIPPED) -> Edit:
     """A random edit of a scene of one to three objects. Unless `held_out`, none that names or shows what evaluation
     holds out."""
     if kind not in (None, *KINDS):
         raise ValueError(f"unknown kind of edit {kind!r}; the kinds are {', '.join(KINDS)}")
     kind = kind or str(rng.choice(KINDS))
     while True:
-        edit = _draw_edit(rng, kind)
-        if edit is not None and (held_out or not is_held_out(edit)):
+        edit = _draw_edit(rng, kind, world)
+        if edit is not None and (held_out or not is_held_out(edit, world)):
             return edit
 
 
-def _draw_edit(rng, kind):
+def _draw_edit(rng, kind, world):
     """One try: None where the scene does not admit the edit."""
     count = int(rng.integers(2 if kind in ("remove", "swap") else 1, 4))
-    kinds = [(shape, color) for shape, color in itertools.product(SHAPES, COLORS)]
+    kinds = list(itertools.product(world.shapes, world.colors))
     kinds = [kinds[i] for i in rng.permutation(len(kinds))[: count + 1]]
     # one object more than the source has: what is added, or the free place where something moves
-    scene = place(rng, kinds)
+    scene = place(rng, kinds, world=world)
     *items, spare = scene.items
     first, second = items[-1], items[0] if count > 1 else None  # the last, so that the others keep their jitter
     color = where = None
     after = list(items)
     nouns = [first]
     if kind == "recolor":
-        color = str(rng.choice([name for name in COLORS if name != first.color]))
+        color = str(rng.choice([name for name in world.colors if name != first.color]))
         after[-1] = dataclasses.replace(first, color=color)
         if (first.shape, color) in kinds:
             return None
@@ -117,7 +128,7 @@ def _instruct(rng, kind, nouns, items, color, where):
         alone = sum(item.shape == noun.shape for item in items) == 1
         return f"the {noun.shape}" if alone and rng.random() < 0.6 else f"the {noun.color} {noun.shape}"
 
-    names = {"new": f"a {nouns[0].color} {nouns[0].shape}"} if kind == "add" else {"a": the(nouns[0])}
+    names = {"new": text.noun_text(nouns[0])} if kind == "add" else {"a": the(nouns[0])}
     if len(nouns) == 2:
         names["b"] = the(nouns[1])
     if kind == "move":
@@ -126,48 +137,52 @@ def _instruct(rng, kind, nouns, items, color, where):
     return str(rng.choice(WORDINGS[kind])).format(color=color, **names)
 
 
-def is_held_out(edit: Edit) -> bool:
+def is_held_out(edit: Edit, world: World = SHIPPED) -> bool:
     """Whether an edit names a held-out pair of colour and shape or placement, or shows what training never shows."""
     named = [*edit.nouns, *([Noun(1, edit.color, edit.nouns[0].shape)] if edit.color else [])]
     asks = [Ask("colors", (noun,)) for noun in named]
     if edit.where in RELATIONS:
         asks.append(Ask("position", edit.nouns, edit.where))
     shown = (Reading(edit.source.items), Reading(edit.target.items))
-    return any(map(text.held_out, asks)) or any(map(text.shows_held_out, shown))
+    return any(text.held_out(ask, world) for ask in asks) or any(text.shows_held_out(each, world) for each in shown)
 
 
-def draw(edit: Edit, side: int = 48, rng=None, others=()):
-    """The source and the target picture u8[side, side, 3]; what the edit leaves alone is the same to the pixel.
+def draw(edit: Edit, side: int | None = None, rng=None, others=(), world: World = SHIPPED):
+    """The source and the target picture u8[side, side, 3], side: None for the
+    world's; what the edit leaves alone is the same to the pixel.
     others: further scenes, drawn alike."""
     seed = None if rng is None else int(rng.integers(2**32))
     scenes = (edit.source, edit.target, *others)
-    return tuple(render(scene, side, None if seed is None else np.random.default_rng(seed)) for scene in scenes)
+    rngs = (None if seed is None else np.random.default_rng(seed) for _ in scenes)
+    return tuple(render(scene, side, each, world) for scene, each in zip(scenes, rngs, strict=True))
 
 
-def _patterns():
+@functools.cache
+def _patterns(world):
     """(kind, pattern) of every wording; the groups are those of `parse`."""
+    patterns = []
 
     def noun(name):
-        return rf"(?:the|a) (?:(?P<{name}_color>{'|'.join(COLORS)}) )?(?P<{name}_shape>{'|'.join(SHAPES)})"
+        colors, shapes = ("|".join(words) for words in (world.colors, world.shapes))
+        return rf"(?:the|an?) (?:(?P<{name}_color>{colors}) )?(?P<{name}_shape>{shapes})"
 
     joints = "|".join(word for words in text.PLACES.values() for word in words)
     where = rf"(?:to the (?P<corner>{'|'.join(CORNERS)})|(?P<joint>{joints}) {noun('b')})"
     for kind, wordings in WORDINGS.items():
         for wording in wordings:
             b = "" if kind == "move" else noun("b")
-            color = rf"(?P<color>{'|'.join(COLORS)})"
-            yield kind, re.compile(wording.format(a=noun("a"), new=noun("a"), b=b, color=color, where=where))
+            color = rf"(?P<color>{'|'.join(world.colors)})"
+            plain = wording.format(a=noun("a"), new=noun("a"), b=b, color=color, where=where)
+            patterns.append((kind, re.compile(plain)))
+    return patterns
 
 
-_PATTERNS = tuple(_patterns())
-
-
-def parse(instruction: str, source: Reading) -> Edit:
-    """The edit that an instruction of this world asks for, of a source picture: objects that it names by their shape
+def parse(instruction: str, source: Reading, world: World = SHIPPED) -> Edit:
+    """The edit that an instruction of a world asks for, of a source picture: objects that it names by their shape
     alone are those of the picture. Raises ValueError for any other text, or where the picture has no such object, or
     several."""
     plain = " ".join(instruction.lower().split()).rstrip(".")
-    kind, found = next(((k, m) for k, pattern in _PATTERNS if (m := pattern.fullmatch(plain))), (None, None))
+    kind, found = next(((k, m) for k, pattern in _patterns(world) if (m := pattern.fullmatch(plain))), (None, None))
     if not found:
         raise ValueError(f"not an instruction of the shapes world: {instruction!r} (try: 'make the red circle blue')")
     groups, nouns = found.groupdict(), []
@@ -204,12 +219,12 @@ def following(edit: Edit, source: Reading, edited: Reading) -> float:
     if edit.kind == "add":
         done = len(mine[0]) == 1
     elif edit.kind == "recolor":
-        new = [item for item in edited.items if item.shape == noun.shape and _near(item, old[0])]
+        new = [item for item in edited.items if item.shape == noun.shape and near(item, old[0])]
         done = [item.color for item in new] == [edit.color]
     elif edit.kind == "remove":
-        done = not mine[0] and not any(_near(item, old[0]) for item in edited.items)
+        done = not mine[0] and not any(near(item, old[0]) for item in edited.items)
     elif edit.kind == "swap":
-        halves = [len(items) == 1 and _near(items[0], there) for items, there in zip(mine, reversed(old), strict=True)]
+        halves = [len(items) == 1 and near(items[0], there) for items, there in zip(mine, reversed(old), strict=True)]
         return sum(halves) / 2
     elif edit.where in RELATIONS:  # to where the other object was: moving that one instead is not asked for
         done = len(mine[0]) == 1 and relation_holds(edit.where, mine[0][0], old[1])
@@ -228,17 +243,17 @@ def preserving(edit: Edit, source: Reading, edited: Reading) -> float:
     touched = _addressed(edit, source)[: 2 if edit.kind == "swap" else 1]
     keep = [item for item in source.items if all(item is not other for other in touched)]
     left = list(edited.items)
-    kept = sum(_take(left, lambda item, old=old: _alike(item, old) and _near(item, old)) for old in keep)
+    kept = sum(_take(left, lambda item, old=old: alike(item, old) and near(item, old)) for old in keep)
     # the objects the instruction is about, changed or not, are no business of this score
     if edit.kind == "add":
         _take(left, edit.nouns[0].fits)
     for old in touched:
         if edit.kind == "recolor":
-            _take(left, lambda item, old=old: item.shape == old.shape and _near(item, old))
+            _take(left, lambda item, old=old: item.shape == old.shape and near(item, old))
         elif edit.kind == "remove":
-            _take(left, lambda item, old=old: _alike(item, old) and _near(item, old))
+            _take(left, lambda item, old=old: alike(item, old) and near(item, old))
         else:
-            _take(left, lambda item, old=old: _alike(item, old))
+            _take(left, lambda item, old=old: alike(item, old))
     total = len(keep) + len(left) + edited.unclear
     return kept / total if total else 1.0
 
@@ -265,14 +280,6 @@ def _take(items, fits):
             del items[i]
             return True
     return False
-
-
-def _alike(item: Item, other: Item) -> bool:
-    return (item.shape, item.color) == (other.shape, other.color)
-
-
-def _near(item: Item, other: Item) -> bool:
-    return math.hypot(item.x - other.x, item.y - other.y) <= NEAR
 
 
 def _lies(relation: str, first: Item, second: Item) -> int:

@@ -8,12 +8,13 @@ import numpy as np
 from janus_jax.shapes import edit as edits
 from janus_jax.shapes import verify
 from janus_jax.shapes.edit import Edit
-from janus_jax.shapes.scene import COLORS, SHAPES, Scene, place
+from janus_jax.shapes.scene import Scene, place
+from janus_jax.shapes.world import SHIPPED, World
 
 CHANGES = ("add", "remove", "move", "color", "shape")
 
 
-def near_miss(rng, edit: Edit) -> Scene:
+def near_miss(rng, edit: Edit, world: World = SHIPPED) -> Scene:
     """The target with one object changed, which is too much, or as often the source, which is another edit. (By chance
     it may be right; the scores say so.)"""
     base = edit.target if rng.random() < 0.5 else edit.source
@@ -22,11 +23,15 @@ def near_miss(rng, edit: Edit) -> Scene:
     if change == "remove":
         del items[i]
     elif change == "color":
-        items[i] = dataclasses.replace(items[i], color=str(rng.choice([c for c in COLORS if c != items[i].color])))
+        items[i] = dataclasses.replace(
+            items[i], color=str(rng.choice([c for c in world.colors if c != items[i].color]))
+        )
     elif change == "shape":
-        items[i] = dataclasses.replace(items[i], shape=str(rng.choice([s for s in SHAPES if s != items[i].shape])))
+        items[i] = dataclasses.replace(
+            items[i], shape=str(rng.choice([s for s in world.shapes if s != items[i].shape]))
+        )
     else:
-        new = _beside(rng, items)
+        new = _beside(rng, items, world)
         if change == "add":
             items.append(new)
         else:
@@ -34,17 +39,19 @@ def near_miss(rng, edit: Edit) -> Scene:
     return Scene(tuple(items), base.background)
 
 
-def _beside(rng, items):
+def _beside(rng, items, world):
     """A random object in a free cell of the grid."""
     while True:
-        (new,) = place(rng, [(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))))]).items
+        kind = (str(rng.choice(world.shapes)), str(rng.choice(list(world.colors))))
+        (new,) = place(rng, [kind], world=world).items
         if all(math.hypot(new.x - item.x, new.y - item.y) > 0.2 for item in items):
             return new
 
 
-def held_out_edits(per_kind: int, seed: int = 0, side: int = 48):
+def held_out_edits(per_kind: int, seed: int = 0, world: World = SHIPPED):
     """Edits that name or show what is held out, `per_kind` of each kind, in the order of edit.KINDS: (Edit, source,
-    target), the pictures u8[side, side, 3]. Instructions are distinct; the verifier reads all three as they are meant.
+    target), the pictures as large as the world's, u8[side, side, 3]. Instructions are distinct; the verifier reads all
+    three as they are meant.
 
     Raises ValueError where a kind has fewer than that many.
     """
@@ -52,10 +59,10 @@ def held_out_edits(per_kind: int, seed: int = 0, side: int = 48):
     for index, kind in enumerate(edits.KINDS):
         rng, of_kind, tries = np.random.default_rng([seed, 5, index]), {}, 0
         while len(of_kind) < per_kind:
-            edit = edits.random_edit(rng, kind, held_out=True)
-            if edits.is_held_out(edit) and edit.instruction not in of_kind:
-                pictures = edits.draw(edit, side, rng)
-                if _is_clear(edit.instruction, *map(verify.read, pictures)):
+            edit = edits.random_edit(rng, kind, True, world)
+            if edits.is_held_out(edit, world) and edit.instruction not in of_kind:
+                pictures = edits.draw(edit, rng=rng, world=world)
+                if _is_clear(edit.instruction, *(verify.read(each, world) for each in pictures), world):
                     of_kind[edit.instruction] = (edit, *pictures)
             tries += 1
             if tries > 1000 + 200 * len(of_kind):
@@ -66,9 +73,19 @@ def held_out_edits(per_kind: int, seed: int = 0, side: int = 48):
     return found
 
 
-def _is_clear(instruction, before, after) -> bool:
+def clear_edit(rng, kind: str | None = None, side: int | None = None, world: World = SHIPPED):
+    """A random edit of the training side that words and pictures say clearly: (Edit, source, target), the pictures
+    u8[side, side, 3], side: None for the world's."""
+    while True:
+        edit = edits.random_edit(rng, kind, world=world)
+        pictures = edits.draw(edit, side, rng, world=world)
+        if _is_clear(edit.instruction, *(verify.read(each, world) for each in pictures), world):
+            return (edit, *pictures)
+
+
+def _is_clear(instruction, before, after, world) -> bool:
     """Whether the words and the two pictures say what the edit is."""
     try:
-        return edits.score(edits.parse(instruction, before), before, after) == 1
+        return edits.score(edits.parse(instruction, before, world), before, after) == 1
     except ValueError:
         return False

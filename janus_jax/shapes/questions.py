@@ -1,29 +1,30 @@
 """Questions about pictures of the embedded world, whose answers the scene knows (numpy).
 
-A question is held out where it and its answer name a combination that no training text names (see text.py), or where
+A question is held out where it and its answer name a combination that no training text names (see world.py), or where
 the whole picture is asked about and shows what no training picture shows.
 """
 
 import dataclasses
 import re
 
-from janus_jax.shapes.scene import COLORS, MAX_ITEMS, RELATIONS, SHAPES, Scene, place, relation_holds
+from janus_jax.shapes.reasons import caption
+from janus_jax.shapes.scene import MAX_ITEMS, RELATIONS, Noun, Scene, place, relation_holds
 from janus_jax.shapes.text import (
-    HELD_OUT_COLORS,
-    HELD_OUT_COUNTS,
     NUMBER_NAMES,
     PLACES,
     QUESTION,
-    caption,
     names_held_out_place,
+    noun_text,
     plural,
     shows_held_out,
 )
 from janus_jax.shapes.verify import Reading
+from janus_jax.shapes.world import SHIPPED, World
 
 KINDS = ("count", "color", "shape", "place", "present", "describe")
 COUNTS = {0: ("no", "none", "zero", "0")} | {n: (name, str(n)) for n, name in NUMBER_NAMES.items()}
 TRIES = 20_000
+LONGEST_ANSWER = 40  # tokens of the world's tokenizer with the end of text: the longest description fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,54 +37,54 @@ class Question:
     held_out: bool
 
 
-def ask(rng, scene: Scene, kind: str) -> Question | None:
+def ask(rng, scene: Scene, kind: str, world: World = SHIPPED) -> Question | None:
     """A question of a kind about a scene; None where it has no single answer."""
-    return _ASK[kind](rng, scene.items)
+    return _ASK[kind](rng, scene.items, world)
 
 
-def _count(rng, items):
-    shape = str(rng.choice(SHAPES))
+def _count(rng, items, world):
+    shape = str(rng.choice(world.shapes))
     count = sum(item.shape == shape for item in items)
-    return Question(
-        "count", f"how many {plural(shape)} are there?", COUNTS[count][0], (count, shape) in HELD_OUT_COUNTS
-    )
+    held_out = (count, shape) in world.held_out.counts
+    return Question("count", f"how many {plural(shape)} are there?", COUNTS[count][0], held_out)
 
 
-def _color(rng, items):
+def _color(rng, items, world):
     item = _only(rng, items, "shape")
-    return item and _of_both("color", f"what color is the {item.shape}?", item.color, item.color, item.shape)
+    return item and _of_both(world, "color", f"what color is the {item.shape}?", item.color, item)
 
 
-def _shape(rng, items):
+def _shape(rng, items, world):
     item = _only(rng, items, "color")
-    return item and _of_both("shape", f"which shape is {item.color}?", f"a {item.shape}", item.color, item.shape)
+    return item and _of_both(world, "shape", f"which shape is {item.color}?", f"a {item.shape}", item)
 
 
-def _present(rng, items):
+def _present(rng, items, world):
     """What is asked for has the colour of an object; what is not there another's shape, where they differ in shape."""
     there = {(item.color, item.shape) for item in items}
     shapes = {item.shape for item in items}
-    shapes = SHAPES if len(shapes) == 1 else shapes
+    shapes = world.shapes if len(shapes) == 1 else shapes
     missing = {(item.color, shape) for item in items for shape in shapes} - there
     answer = "no" if missing and rng.random() < 0.5 else "yes"
     some = sorted(missing if answer == "no" else there)
     color, shape = some[int(rng.integers(len(some)))]
-    return _of_both("present", f"is there a {color} {shape}?", answer, color, shape)
+    asked = Noun(1, color, shape)
+    return _of_both(world, "present", f"is there {noun_text(asked)}?", answer, asked)
 
 
-def _place(rng, items):
+def _place(rng, items, world):
     of, relation = _only(rng, items, "shape"), str(rng.choice(RELATIONS))
     found = [item for item in items if of and item is not of and relation_holds(relation, item, of)]
     if len(found) != 1:
         return None
     words, shape = str(rng.choice(PLACES[relation])), found[0].shape
-    held_out = names_held_out_place(shape, relation, of.shape)
+    held_out = names_held_out_place(shape, relation, of.shape, world.held_out)
     return Question("place", f"what is {words} the {of.shape}?", f"a {shape}", held_out)
 
 
-def _describe(rng, items):
+def _describe(rng, items, world):
     reading = Reading(items)
-    return Question("describe", QUESTION, caption(reading), shows_held_out(reading))
+    return Question("describe", QUESTION, caption(reading, world), shows_held_out(reading, world))
 
 
 _ASK = {
@@ -96,8 +97,9 @@ _ASK = {
 }
 
 
-def _of_both(kind, text, answer, color, shape):
-    return Question(kind, text, answer, (color, shape) in HELD_OUT_COLORS)
+def _of_both(world, kind, text, answer, of):
+    """of: an item or a noun."""
+    return Question(kind, text, answer, (of.color, of.shape) in world.held_out.colors)
 
 
 def _only(rng, items, attribute):
@@ -107,7 +109,7 @@ def _only(rng, items, attribute):
     return alone[int(rng.integers(len(alone)))] if alone else None
 
 
-def right(question: Question, said: str) -> bool:
+def right(question: Question, said: str, world: World = SHIPPED) -> bool:
     """Whether an answer in words is the right one. It names the answer's count, colour or shape, and no other, or
     begins with its Yes or No. A description has to be the caption, whatever its case and spaces."""
     if question.kind == "describe":
@@ -120,27 +122,27 @@ def right(question: Question, said: str) -> bool:
         return named == {count for count, names in COUNTS.items() if question.answer in names}
     if words[:1] in (["yes"], ["no"]):  # a verdict is no answer
         return False
-    known = COLORS if question.kind == "color" else SHAPES
+    known = world.colors if question.kind == "color" else world.shapes
     named = {name for name in known if name in words or plural(name) in words}
     if question.kind != "color":  # "the circle is left of the square" names what was asked, too
         named -= {name for name in known if name in question.text}
     return named == {question.answer.split()[-1]}
 
 
-def random_scene(rng) -> Scene:
+def random_scene(rng, world: World = SHIPPED) -> Scene:
     """One to MAX_ITEMS objects of any kinds; in half of the scenes they share a shape, so that there is to count."""
     count = int(rng.integers(1, MAX_ITEMS + 1))
-    shapes = [str(shape) for shape in rng.choice(SHAPES, count)]
+    shapes = [str(shape) for shape in rng.choice(world.shapes, count)]
     if rng.random() < 0.5:
         shapes = shapes[:1] * count
-    return place(rng, [(shape, str(rng.choice(list(COLORS)))) for shape in shapes])
+    return place(rng, [(shape, str(rng.choice(list(world.colors)))) for shape in shapes], world=world)
 
 
-def draw(rng, kind: str, held_out: bool) -> tuple[Question, Scene]:
+def draw(rng, kind: str, held_out: bool, world: World = SHIPPED) -> tuple[Question, Scene]:
     """A random question of a kind with its scene, of the evaluation side or of the training side."""
     for _ in range(TRIES):
-        scene = random_scene(rng)
-        question = ask(rng, scene, kind)
+        scene = random_scene(rng, world)
+        question = ask(rng, scene, kind, world)
         if question and question.held_out == held_out:
             return question, scene
     raise RuntimeError(f"no question of kind {kind} in {TRIES} scenes")

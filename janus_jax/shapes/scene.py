@@ -5,23 +5,18 @@ resolution. Objects sit in a 3 x 3 grid of cells with jitter, which keeps them a
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
-SHAPES = ("circle", "square", "triangle", "cross")
-# name -> (hue in degrees, saturation, value); black has no hue.
-COLORS = {
-    "red": (0.0, 0.86, 0.88),
-    "yellow": (52.0, 0.88, 0.93),
-    "green": (130.0, 0.75, 0.64),
-    "blue": (220.0, 0.80, 0.86),
-    "purple": (285.0, 0.66, 0.70),
-    "black": (0.0, 0.0, 0.12),
-}
+from janus_jax.shapes.world import SHIPPED, World
+
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 MAX_ITEMS = 4
 GRID = 3
+NEAR = 0.1  # centres that are no farther apart are in one place; the cells of the grid are a third apart
+SMALL = 0.225  # the side of a bounding square under which an object is small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +40,17 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Noun:
-    """`count` objects of one shape; `color` None leaves the colour free, `shape` None the shape."""
+    """`count` objects of one shape; `color` None leaves the colour free, `shape` None the shape, `size` None the
+    size."""
 
     count: int
     color: str | None
     shape: str | None
+    size: str | None = None
 
     def fits(self, item) -> bool:
-        return self.shape in (None, item.shape) and self.color in (None, item.color)
+        of = self.shape in (None, item.shape) and self.color in (None, item.color)
+        return of and self.size in (None, size_word(item))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +64,26 @@ class Ask:
     def __post_init__(self):
         if self.relation is not None and (len(self.nouns) != 2 or self.relation not in RELATIONS):
             raise ValueError(f"a relation needs two nouns and one of {RELATIONS}, not {self.relation!r}")
+
+
+def size_word(item: Item) -> str:
+    """What an object's size is called."""
+    return "small" if item.size < SMALL else "large"
+
+
+def alike(item: Item, other: Item) -> bool:
+    """Whether two objects are of one kind and size."""
+    return (item.shape, item.color, size_word(item)) == (other.shape, other.color, size_word(other))
+
+
+def near(item: Item, other: Item) -> bool:
+    """Whether two objects are in one place."""
+    return math.hypot(item.x - other.x, item.y - other.y) <= NEAR
+
+
+def same(item: Item, other: Item) -> bool:
+    """Whether two objects are of one kind and size and in one place."""
+    return alike(item, other) and near(item, other)
 
 
 def relation_holds(relation: str, first, second) -> bool:
@@ -94,59 +112,90 @@ def _cells(rng, count, relation):
             return picked
 
 
-def place(rng, kinds, relation=None) -> Scene:
-    """Puts objects of the given (shape, color) kinds into random cells, with jitter in place and size."""
+def place(rng, kinds, relation=None, world: World = SHIPPED) -> Scene:
+    """Puts objects of the given kinds, (shape, color) or (shape, color, size word), into random cells, with jitter in
+    place and size."""
     items = []
-    for (shape, color), (row, column) in zip(kinds, _cells(rng, len(kinds), relation), strict=True):
-        x, y = ((np.array([column, row]) + 0.5) / GRID + rng.uniform(-0.012, 0.012, 2)).tolist()
-        items.append(Item(shape, color, x, y, float(rng.uniform(0.265, 0.295))))
+    for kind, (row, column) in zip(kinds, _cells(rng, len(kinds), relation), strict=True):
+        items.append(in_cell(rng, kind, row, column, world))
     return Scene(tuple(items))
 
 
-def kinds_for(rng, ask: Ask) -> list[tuple[str, str]]:
-    """(shape, color) of every object of a right picture; a free colour is drawn once per noun, a free shape once per
-    object."""
+def in_cell(rng, kind, row: int, column: int, world: World = SHIPPED) -> Item:
+    """An object of a kind in a cell of the grid, with jitter in place and size; a size that is not said is free."""
+    shape, color, size = (*kind, None)[:3]
+    if size not in world.sizes:
+        size = str(rng.choice(world.size_words))
+    far = world.jitter[0]
+    x, y = ((np.array([column, row]) + 0.5) / GRID + rng.uniform(-far, far, 2)).tolist()
+    return Item(shape, color, x, y, float(rng.uniform(*world.sizes[size])))
+
+
+def crowd(rng, world: World = SHIPPED) -> Scene:
+    """Objects of any kinds, four to as many as there are cells: more than any prompt asks for."""
+    count = int(rng.integers(MAX_ITEMS, GRID**2 + 1))
+    kinds = [(str(rng.choice(world.shapes)), str(rng.choice(list(world.colors)))) for _ in range(count)]
+    return place(rng, kinds, world=world)
+
+
+def kinds_for(rng, ask: Ask, world: World = SHIPPED) -> list[tuple[str, str, str | None]]:
+    """(shape, color, size word or None) of every object of a right picture; a free colour is drawn once per noun, a
+    free shape once per object."""
     kinds = []
     for noun in ask.nouns:
-        color = noun.color or str(rng.choice(list(COLORS)))
-        shapes = [noun.shape or str(rng.choice(SHAPES)) for _ in range(noun.count)]
-        kinds += [(shape, color) for shape in shapes]
+        color = noun.color or str(rng.choice(list(world.colors)))
+        shapes = [noun.shape or str(rng.choice(world.shapes)) for _ in range(noun.count)]
+        kinds += [(shape, color, noun.size) for shape in shapes]
     return kinds
 
 
-def compose(rng, ask: Ask) -> Scene:
+def compose(rng, ask: Ask, world: World = SHIPPED) -> Scene:
     """A random scene that is exactly what the prompt asks for."""
-    return place(rng, kinds_for(rng, ask), ask.relation)
+    return place(rng, kinds_for(rng, ask, world), ask.relation, world)
 
 
-def near_miss(rng, ask: Ask) -> Scene:
-    """A scene that differs from a right one in one fact: a shape, a colour, a count, an object or the relation."""
-    kinds = kinds_for(rng, ask)
+def _moves(ask, kinds):
+    """The changes that make a scene wrong, each as often as it is to be tried."""
     moves = ["shape", "add"] + (["remove"] if len(kinds) > 1 else [])
     if any(noun.color for noun in ask.nouns):
         moves += ["color"] * 2
+    if any(noun.size for noun in ask.nouns):
+        moves += ["size"] * 2
     if ask.category == "color_attribution" and ask.nouns[0].shape != ask.nouns[1].shape:
         moves += ["swap"] * 2
     if ask.category == "counting":
         moves += ["count"] * 3
     if ask.relation:
         moves += ["relation"] * 4
-    move = rng.choice(moves)
+    return moves
+
+
+def near_miss(rng, ask: Ask, world: World = SHIPPED) -> Scene:
+    """A scene that differs from a right one in one fact: a shape, a colour, a size, a count, an object or the
+    relation."""
+    kinds = kinds_for(rng, ask, world)
+    move = rng.choice(_moves(ask, kinds))
     relation = ask.relation
     i = int(rng.integers(len(kinds)))
+
+    def said(attribute):  # only what the prompt names can be wrong
+        return int(rng.choice([n for n in range(len(kinds)) if getattr(_noun_of(ask, n), attribute)]))
+
     if move == "shape":
-        kinds[i] = (_other(rng, SHAPES, kinds[i][0]), kinds[i][1])
+        kinds[i] = (_other(rng, world.shapes, kinds[i][0]), *kinds[i][1:])
     elif move == "color":
-        # only a colour that the prompt names can be wrong
-        i = int(rng.choice([n for n in range(len(kinds)) if _noun_of(ask, n).color]))
-        kinds[i] = (kinds[i][0], _other(rng, tuple(COLORS), kinds[i][1]))
+        i = said("color")
+        kinds[i] = (kinds[i][0], _other(rng, tuple(world.colors), kinds[i][1]), kinds[i][2])
+    elif move == "size":
+        i = said("size")
+        kinds[i] = (*kinds[i][:2], _other(rng, world.size_words, kinds[i][2]))
     elif move == "swap":
-        (shape0, color0), (shape1, color1) = kinds
-        kinds = [(shape0, color1), (shape1, color0)]
+        (shape0, color0, size0), (shape1, color1, size1) = kinds
+        kinds = [(shape0, color1, size0), (shape1, color0, size1)]
     elif move == "remove":
         del kinds[i]
     elif move == "add":
-        kinds.append((str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))))
+        kinds.append((str(rng.choice(world.shapes)), str(rng.choice(list(world.colors))), None))
     elif move == "count":
         count = int(rng.choice([n for n in range(1, MAX_ITEMS + 1) if n != len(kinds)]))
         kinds = [kinds[0]] * count
@@ -154,7 +203,7 @@ def near_miss(rng, ask: Ask) -> Scene:
         relation = str(rng.choice([r for r in RELATIONS if r != ask.relation]))
     if len(kinds) < 2:
         relation = None
-    return place(rng, kinds, relation)
+    return place(rng, kinds, relation, world)
 
 
 def _noun_of(ask, index):

@@ -1,9 +1,11 @@
 """The verifier: reads a picture (never a scene) and says what is in it.
 
 Objects are told from the plain background by colour distance, separated into connected components, and each component
-is explained by analysis through synthesis: the four shapes are drawn into its bounding box and the best overlap wins,
-if it is good and clear enough. What cannot be explained (blobs, odd hues, overlaps, noise) counts as unclear, and a
-picture with anything unclear matches no prompt; this is what keeps a policy from earning reward with smears.
+is explained by analysis through synthesis: the world's shapes are drawn into its bounding box and the best overlap
+wins, if it is good and clear enough; so are a few shapes that have no name here, which must not win. What cannot be
+explained (blobs, odd hues, overlaps, foreign shapes, noise) counts as unclear, and a picture with anything unclear
+matches no prompt; this is what keeps a policy from earning reward with smears. A second verifier, by another method,
+is moments.py.
 """
 
 import dataclasses
@@ -12,19 +14,24 @@ import functools
 import numpy as np
 from scipy import ndimage
 
-from janus_jax.shapes.render import coverage
-from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, relation_holds
+from janus_jax.shapes.render import DRAWN, coverage, rgb
+from janus_jax.shapes.scene import Ask, Item, relation_holds
+from janus_jax.shapes.world import SHIPPED, World
 
+RIGHT = 0.8  # the least score of a picture that counts as right, to be drawn
 FOREGROUND = 95.0  # RGB distance from the background at which a pixel belongs to an object
 SPECK = 0.004  # share of the picture under which a component is dust; all dust together may be no more
 HOLE = 0.001  # share of the picture that holes in an object may take
 PALE, PALE_SHARE = 30.0, 0.015  # RGB distance of a visible trace on the ground, and the picture's share allowed to it
 PEAK = 1.15  # an object is flat: its brightest parts stand out from the ground at most so much more than its median
+SOLID = 0.85  # of that median: what a pixel has to stand out for its colour to count
 MIN_SIDE, MAX_SIDE = 0.15, 0.36  # bounding-box sides of an object, as fractions of the picture
-MIN_OVERLAP, MIN_MARGIN = 0.78, 0.02
-# A triangle's tip is thinner than a pixel, so that its bounding box looks lower than it is: heights in pixels to try.
-HIDDEN_TOP = {"circle": (0.0,), "square": (0.0,), "triangle": (0.0, 0.75, 1.5), "cross": (0.0,)}
-HUE_TOLERANCE = {"red": 16.0, "yellow": 14.0, "green": 28.0, "blue": 25.0, "purple": 25.0}
+MIN_MARGIN = 0.02  # of the best overlap over the second
+NEAR_COLOR = 42.0  # RGB distance within which a pixel bears a colour; the two nearest are 97 apart
+# Tips are thinner than a pixel, so that a bounding box looks smaller than it is. Where a shape has them, in units of
+# the pixels to try: left, right, top, bottom.
+TIPS = {"triangle": (0, 0, 1, 0), "diamond": (1, 1, 1, 1), "heart": (0, 0, 0, 1), "star": (1, 1, 1, 0)}
+HIDDEN = (0.0, 0.75, 1.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +42,17 @@ class Reading:
     unclear: int = 0
 
 
-def read(picture) -> Reading:
-    """Reads a square picture u8[side, side, 3]. Raises ValueError for another shape or dtype."""
+def checked(picture) -> np.ndarray:
+    """The picture as an array. Raises ValueError where it is not u8[side, side, 3]."""
     picture = np.asarray(picture)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.shape[0] != picture.shape[1] or picture.dtype != np.uint8:
         raise ValueError(f"a picture is u8[side, side, 3], not {picture.dtype}{list(picture.shape)}")
+    return picture
+
+
+def read(picture, world: World = SHIPPED) -> Reading:
+    """Reads a square picture u8[side, side, 3]. Raises ValueError for another shape or dtype."""
+    picture = checked(picture)
     side = picture.shape[0]
     pixels = picture.astype(np.float32)
     background = np.median(pixels.reshape(-1, 3), axis=0)
@@ -53,7 +66,7 @@ def read(picture) -> Reading:
         if mask.sum() < SPECK * side * side:
             dust += mask.sum()
             continue
-        item = _explain(pixels, distance, labels == index, window, side)
+        item = _explain(pixels, distance, labels == index, window, side, world)
         if item is None:
             unclear += 1
         else:
@@ -67,39 +80,74 @@ def read(picture) -> Reading:
     return Reading(tuple(items), unclear)
 
 
-def _explain(pixels, distance, mask, window, side):
+def _explain(pixels, distance, mask, window, side, world):
     """The item that a component shows, or None."""
     rows, columns = window
     box = (columns.start, columns.stop, rows.start, rows.stop)
     if not all(MIN_SIDE * side <= extent <= MAX_SIDE * side for extent in (box[1] - box[0], box[3] - box[2])):
         return None
+    # a square of pixels around the component: nothing else of the picture matters from here on
+    left, top = (max(first - 4, 0) for first in (columns.start, rows.start))
+    reach = max(box[1] - left, box[3] - top) + 4
+    near = (slice(top, top + reach), slice(left, left + reach))
+    mask, distance, pixels = mask[near], distance[near], pixels[near]
     core = mask & ndimage.binary_erosion(mask)
     if core.sum() < 4 or (ndimage.binary_fill_holes(mask) & ~mask).sum() > HOLE * side * side:
         return None
-    color = _color(pixels[core])
+    full = np.median(distance[core])
+    # of a thin shape much of the inside is blended with the ground, which in a hue does not matter
+    color = _color(pixels[core if world.hue_tolerance else core & (distance >= SOLID * full)], world)
     if color is None:
         return None
-    full = np.median(distance[core])
     if np.quantile(distance[core], 0.95) > PEAK * full:  # a smear
         return None
     # the soft mask of this component alone: its own pixels and their blended rim
     alpha = np.where(ndimage.binary_dilation(mask), np.clip(distance / full, 0, 1), 0).astype(np.float32)
+    alpha = np.pad(alpha, [(0, reach - extent) for extent in alpha.shape])  # at the picture's right and lower edge
     x0, x1 = _extent(alpha.max(0))
     y0, y1 = _extent(alpha.max(1))
-    if not 0.75 <= (x1 - x0) / (y1 - y0) <= 1.34:
+    if not 1 / world.slenderness <= (x1 - x0) / (y1 - y0) <= world.slenderness:
         return None
-    overlaps = []
-    for shape in SHAPES:
-        best = 0.0
-        for hidden in HIDDEN_TOP[shape]:
-            template = _template(shape, *(round(4 * edge) for edge in (x0, x1, y0 - hidden, y1)), side)
-            best = max(best, np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
-        overlaps.append(best)
-    order = np.argsort(overlaps)[::-1]
-    if overlaps[order[0]] < MIN_OVERLAP or overlaps[order[0]] - overlaps[order[1]] < MIN_MARGIN:
+    shape = _shape(alpha, x0, x1, y0, y1, side, world)
+    if shape is None:
         return None
-    size = max(x1 - x0, y1 - y0) / side
-    return Item(SHAPES[order[0]], color, (x0 + x1) / 2 / side, (y0 + y1) / 2 / side, float(size))
+    size = max(x1 - x0, y1 - y0) / side / DRAWN.get(shape, 1.0)
+    return Item(shape, color, (left + (x0 + x1) / 2) / side, (top + (y0 + y1) / 2) / side, float(size))
+
+
+def overlaps(alpha, x0, x1, y0, y1, world) -> dict[str, float]:
+    """Of each shape, decoys too, its best overlap (intersection over union) with a soft mask whose box is given in
+    pixels."""
+    found = {}
+    for shape in (*world.shapes, *world.decoys):
+        tips, best = TIPS.get(shape), 0.0
+        for hidden in HIDDEN if tips else (0.0,):
+            more = [hidden * tip for tip in tips or (0, 0, 0, 0)]
+            box = (x0 - more[0], x1 + more[1], y0 - more[2], y1 + more[3])
+            template = _template(shape, *(round(4 * edge) for edge in box), len(alpha))
+            best = max(best, float(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum()))
+        found[shape] = best
+    return found
+
+
+def _shape(alpha, x0, x1, y0, y1, side, world):
+    """The world's shape that a soft mask shows, or None; side: of the picture, in pixels."""
+    found = overlaps(alpha, x0, x1, y0, y1, world)
+    best = max(found, key=found.get)
+    second = max((shape for shape in world.shapes if shape != best), key=found.get)
+    # an outline that is off by so many pixels costs the more of the overlap the longer it is for what it encloses
+    off = world.slack * side * _outline(best) / max(x1 - x0, y1 - y0)
+    least = max(world.least_overlap, 1 - off)
+    if found[best] < least or found[best] - found[second] < MIN_MARGIN or best in world.decoys:
+        return None
+    return best
+
+
+@functools.cache
+def _outline(shape):
+    """The length of a shape's outline over its area, for a box of side 1."""
+    fine = coverage(shape, 144, 144, 256, 256, 288)
+    return float(np.hypot(*np.gradient(fine)).sum() / fine.sum() * 256)
 
 
 def _extent(profile):
@@ -117,19 +165,32 @@ def _template(shape, x0, x1, y0, y1, side):
     return coverage(shape, (x0 + x1) / 8, (y0 + y1) / 8, (x1 - x0) / 4, (y1 - y0) / 4, side)
 
 
-def _color(core):
+def _color(core, world):
     """The colour name that at least four fifths of the core pixels f32[N, 3] bear, or None."""
+    shares = _by_hue(core, world) if world.hue_tolerance else _by_distance(core, world)
+    name = max(shares, key=shares.get)
+    return name if shares[name] >= 0.8 else None
+
+
+def _by_distance(core, world):
+    """{color: share of the pixels that are near it in RGB}."""
+    return {
+        name: (np.linalg.norm(core - rgb(*hsv), axis=-1) <= NEAR_COLOR).mean() for name, hsv in world.colors.items()
+    }
+
+
+def _by_hue(core, world):
+    """{color: share of the pixels that have its hue and are vivid, or are black}."""
     value = core.max(-1) / 255
     spread = value - core.min(-1) / 255
     black = (value < 0.33) & (spread < 0.16)
     vivid = ~black & (spread >= 0.38 * value) & (value >= 0.35)
     shares = {"black": black.mean()}
     hue = _hue(core)
-    for name, width in HUE_TOLERANCE.items():
-        gap = np.abs((hue - COLORS[name][0] + 180) % 360 - 180)
+    for name, width in world.hue_tolerance.items():
+        gap = np.abs((hue - world.colors[name][0] + 180) % 360 - 180)
         shares[name] = (vivid & (gap <= width)).mean()
-    name = max(shares, key=shares.get)
-    return name if shares[name] >= 0.8 else None
+    return shares
 
 
 def _hue(pixels):
@@ -186,17 +247,21 @@ def match(ask: Ask, reading: Reading) -> Match:
 def answers(ask: Ask, reading: Reading) -> list[tuple[str, bool]]:
     """The prompt's atomic questions, each with its answer for this picture.
 
-    Kinds: ("shape i", "color i", "count i") per noun, "relation", "nothing else", "clear".
+    Kinds: ("shape i", "color i", "size i", "count i") per noun, "relation", "nothing else", "clear".
     """
     result = []
     matched = match(ask, reading)
     for i, noun in enumerate(ask.nouns):
         alike = sum(n.shape == noun.shape for n in ask.nouns)  # nouns of this shape: that many objects must be there
         there = sum(noun.shape in (None, item.shape) for item in reading.items)
-        # without a colour it is also the question whether there is an object for this noun
-        result.append((f"shape {i}", there >= alike and bool(noun.color or matched.found[i])))
+        # without a colour or size it is also the question whether there is an object for this noun
+        result.append((f"shape {i}", there >= alike and bool(noun.color or noun.size or matched.found[i])))
         if noun.color:
-            result.append((f"color {i}", len(matched.found[i]) > 0))
+            colored = dataclasses.replace(noun, size=None)
+            found = any(map(colored.fits, reading.items)) if noun.size else len(matched.found[i]) > 0
+            result.append((f"color {i}", found))
+        if noun.size:
+            result.append((f"size {i}", len(matched.found[i]) > 0))
         if ask.category == "counting":
             result.append((f"count {i}", sum(noun.fits(item) for item in reading.items) == noun.count))
     if ask.relation:

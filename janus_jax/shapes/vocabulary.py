@@ -6,28 +6,28 @@ import numpy as np
 import sentencepiece
 
 from janus_jax.sequences.tokens import EDIT_REQUEST, NEXT_SENTENCE, SPECIAL, THINK_SENTENCE, Tokenizer
-from janus_jax.shapes import scene, text, verify
+from janus_jax.shapes import reasons, scene, text, verify
+from janus_jax.shapes.world import SHIPPED, World
 
-SIZE = 480
 
-
-def train_tokenizer(seed: int = 0, sentences: int = 3000) -> Tokenizer:
+def train_tokenizer(seed: int = 0, sentences: int = 3000, world: World = SHIPPED) -> Tokenizer:
     """A BPE tokenizer in which the world's words are single pieces. The method's fixed sentences are one piece each:
     at 36 codes per picture, spelling them out would be a fifth of every sequence."""
     rng = np.random.default_rng(seed)
     lines = [EDIT_REQUEST, text.QUESTION] * 40
     for i in range(sentences):
-        prompt = text.train_prompt(rng)
-        ask = text.parse(prompt)
-        shown = (scene.compose if i % 3 == 0 else scene.near_miss)(rng, ask)
+        prompt = text.train_prompt(rng, world=world)
+        ask = text.parse(prompt, world)
+        shown = (scene.compose if i % 3 == 0 else scene.near_miss)(rng, ask, world)
         reading = verify.Reading(shown.items, unclear=int(i % 20 == 0))
-        lines += [f": {prompt}", text.reason(rng, ask, verify.Reading(shown.items)), text.caption(reading)]
+        reason = reasons.reason(rng, ask, verify.Reading(shown.items), world)
+        lines += [f": {prompt}", reason, reasons.caption(reading, world)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=model,
         model_type="bpe",
-        vocab_size=SIZE,
+        vocab_size=world.pieces,
         character_coverage=1.0,
         # text must come back as it went in: newlines and leading spaces are part of the templates
         normalization_rule_name="identity",

@@ -5,6 +5,7 @@ A stage is a Job: functions that pass its state, whatever that is, from one to t
 
 import collections
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from janus_jax import cli
+from janus_jax import cli, profile
 from janus_jax.errors import UserError
 from janus_jax.parallel import agree
 from janus_jax.training.metrics import Metrics
@@ -33,7 +34,8 @@ class Job(NamedTuple):
     name) of a checkpoint. advance(carry, number, pause) -> (carry, metrics, with "skipped" of step.py among them) of
     step `number`, from 0; or None where it was told to stop while it waited for something; pause(line) saves, and says
     the line unless it is "". after(carry, done, written): called after each of a synchronous stage's steps with the
-    metrics as floats; what it raises as UserError ends the training, saved. shown: metrics beside the bar.
+    metrics as floats; what it raises as UserError ends the training, saved. shown: metrics beside the bar. why(name)
+    -> the reason why a metric has no value.
     """
 
     begin: Callable[[], Any]
@@ -42,6 +44,7 @@ class Job(NamedTuple):
     advance: Callable[[Any, int, Callable[[str], None]], tuple[Any, dict] | None]
     after: Callable[[Any, int, dict, Metrics], None] = lambda carry, done, written, metrics: None
     shown: tuple[str, ...] = ("loss",)
+    why: Callable[[str], str] = lambda name: "it has no value in this step"
 
 
 def fit(workdir, title: str, job: Job, config, stop, *, log_every: int = 1, ahead: int = 0) -> tuple:
@@ -61,12 +64,14 @@ def fit(workdir, title: str, job: Job, config, stop, *, log_every: int = 1, ahea
                 "that or more, or choose another --workdir"
             )
         done, carry = _begun(checkpoints, job)
-        metrics = Metrics(workdir, title, done, agree.is_first())
+        writers = config.get("writers", ("tensorboard",))
+        metrics = Metrics(workdir, title, done, agree.is_first(), writers, config.to_dict())
         with metrics, cli.progress(done, config.steps, title, agree.is_first()) as bar:
             log = _Log(workdir, job, config, checkpoints, metrics, bar, done, log_every, ahead)
             most = min(MOST_SKIPPED, max(config.steps, 1))
             bar.set_postfix_str("the first step compiles")
             while log.done < config.steps and log.skipped < most and not stopped:
+                profile.step("training", first=2, count=3)
                 try:
                     moved = job.advance(carry, log.done, functools.partial(log.pause, carry))
                 except UserError:  # in a pod the others may not know of it, and a save waits for all
@@ -121,7 +126,7 @@ class _Log:
         self._workdir, self._job, self._config, self._log_every, self._ahead = workdir, job, config, log_every, ahead
         self._checkpoints, self._metrics, self._bar = checkpoints, metrics, bar
         self.done = self._saved = self._taken = done
-        self.skipped = 0
+        self.skipped, self._unknown = 0, set()  # metrics without a value, which were named
         self._under_way = collections.deque()  # (step, metrics) that nobody waited for yet
         self._late, self._timed, self._clock = None, done, time.time()  # what was done at the clock's time
 
@@ -159,10 +164,19 @@ class _Log:
     def _write(self):
         if self._late is None:
             return None
-        written = self._metrics.write(*self._late)
+        written, step = self._metrics.write(*self._late), self._late[0]
         self._late = None
-        self._bar.set_postfix({name: f"{written[name]:.4g}" for name in self._job.shown if name in written})
+        known = {name: value for name, value in written.items() if math.isfinite(value)}
+        self._bar.set_postfix({name: f"{known[name]:.4g}" for name in self._job.shown if name in known})
+        self._name(step, [name for name in written if name not in known and name not in self._unknown])
         return written
+
+    def _name(self, step, unknown):
+        """Says once why a metric has no value; where it stays so, the file says null."""
+        self._unknown |= set(unknown)
+        if unknown and agree.is_first():
+            reasons = [f"{name} ({self._job.why(name)})" for name in unknown]
+            tqdm.write(f"step {step}: no value of {', '.join(reasons)}", file=sys.stderr)
 
     def save(self, carry):
         """Saves, unless no update was taken since the last time: the parameters would be the same, or never were
@@ -182,11 +196,11 @@ class _Log:
             tqdm.write(line, file=sys.stderr)
 
 
-def supervised(built: Built, given: list, dataset, by_row) -> Job:
+def supervised(built: Built, given: list, dataset, by_row, describe: Callable = lambda rows: {}) -> Job:
     """The Job of a supervised stage; its carry is the TrainState. given: a list of the parameters that it begins
     with, emptied once they are not needed; dataset: a grain IterDataset of host batches, whose position is saved, so
     that a resumed run sees the very batches that the uninterrupted one would have seen; by_row: where a batch's rows
-    lie."""
+    lie; describe(rows) -> metrics of this host's rows."""
     iterator = iter(dataset)
 
     def begin():
@@ -203,6 +217,8 @@ def supervised(built: Built, given: list, dataset, by_row) -> Job:
 
     def advance(state, number, pause):
         rows = next(iterator)
-        return built.step(state, jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), rows))
+        batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), rows)
+        state, metrics = built.step(state, batch)
+        return state, metrics | describe(rows)
 
     return Job(begin, resume, items, advance)

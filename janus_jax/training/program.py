@@ -13,7 +13,8 @@ class Program(NamedTuple):
     holds: {phase: tree} of what it works on (of its arguments, and of its results where these are its own), beside:
     the same of all that lies on the devices meanwhile and is not touched; phases are "parameters", "optimizer" and
     "cache". flops: what the model needs, by formula, for the whole mesh. unknown: how often a loop runs at most whose
-    end depends on what is sampled.
+    end depends on what is sampled. Of a loop that draws also codes: how many of the first picture come from it, and
+    least: the fewest bytes that a device must move for each, the parameters once and the filled part of the cache.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Program(NamedTuple):
     beside: dict[str, Any]
     flops: int
     unknown: int = 1
+    codes: int = 0
+    least: int = 0
 
     def lower(self):
         """The program, traced for its mesh."""

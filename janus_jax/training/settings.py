@@ -5,6 +5,8 @@ Checked before anything is loaded. config.reward has its own table, rewards/sett
 
 from janus_jax.errors import UserError
 from janus_jax.rules import NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_patterns, check_settings, whole
+from janus_jax.shapes.world import SHIPPED, WORLDS
+from janus_jax.training import writers
 
 TEXT, FLAG, COUNT = Rule(str), Rule(bool), whole(1)
 DTYPE = Rule(choices=("float32", "bfloat16"))
@@ -27,6 +29,7 @@ SHARED = {
     "learning_rate": NOT_NEGATIVE,
     "steps": COUNT,
     "init": TEXT,
+    "writers": Rule(str, count=-1),
 }
 
 
@@ -35,7 +38,8 @@ def _of(*shared: str, **own: Rule) -> dict[str, Rule]:
 
 
 VQ = _of(
-    *("seed", "final_learning_rate", "warmup", "weight_decay", "temperature", "log_every", "save_every"),
+    *("seed", "final_learning_rate", "warmup", "weight_decay", "temperature", "log_every", "save_every", "writers"),
+    world=Rule(choices=tuple(WORLDS)),
     pictures=COUNT,
     batch=COUNT,
     steps=whole(0, count=3),
@@ -45,7 +49,7 @@ VQ = _of(
 )
 SFT = _of(
     *("seed", "init", "mesh", "frozen", "micro_batches", "cfg_weight", "temperature", "steps", "moments", "gradients"),
-    *("learning_rate", "final_learning_rate", "warmup", "weight_decay", "log_every", "save_every"),
+    *("learning_rate", "final_learning_rate", "warmup", "weight_decay", "log_every", "save_every", "writers"),
     preset=TEXT,
     vq=TEXT,
     cache=TEXT,
@@ -54,12 +58,13 @@ SFT = _of(
     verdict_share=SHARE,
     drop_prompt=SHARE,
     judged_right=SHARE,
+    mended=SHARE,
     decay_steps=whole(0),
     optimizer=Rule(choices=("adamw", "muon")),
 )
 RL = _of(
     *("seed", "init", "mesh", "frozen", "micro_batches", "cfg_weight", "temperature", "steps", "moments", "gradients"),
-    *("learning_rate", "final_learning_rate", "warmup", "weight_decay", "save_every"),
+    *("learning_rate", "final_learning_rate", "warmup", "weight_decay", "save_every", "writers"),
     matmul_precision=TEXT,
     most_missing=SHARE,
     pause_seconds=NOT_NEGATIVE,
@@ -78,6 +83,11 @@ RL = _of(
     rollout_rows=whole(0),
     prompts=TEXT,
     free_prompts=SHARE,
+    task=Rule(choices=("draw", "edit", "both")),
+    edit_share=SHARE,
+    edit_prompts=TEXT,
+    edit_images=TEXT,
+    failures=Rule(str, count=-1),
     prompt_tokens=whole(1, 2**20),
     image_top_k=whole(0),
     text_top_k=whole(0),
@@ -88,6 +98,7 @@ RL = _of(
     clip_low=SHARE,
     clip_high=NOT_NEGATIVE,
     max_logp_gap=Rule(),
+    gap_every=COUNT,
     schedule=Rule(choices=("cosine", "linear")),
     turn_learning_rate=NOT_NEGATIVE,
     turn_step=whole(0),
@@ -95,6 +106,7 @@ RL = _of(
     retention_every=whole(0),
     retention_prompts=COUNT,
     retention_pairs=TEXT,
+    retention_questions=whole(0),
     storyboard_every=COUNT,
 )
 # Of janus_jax.compile, for drawing alone.
@@ -108,7 +120,12 @@ DRAWING = _of(
 )
 
 # What a configuration that was written before there was such a setting means.
-UNSAID = {"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": ""}
+UNSAID = {
+    **{"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": "", "gap_every": 1},
+    **{"task": "draw", "edit_share": 0.5, "edit_prompts": "", "edit_images": "", "retention_questions": 0},
+    "writers": ("tensorboard",),
+    **{"failures": (), "mended": 0.0, "world": SHIPPED.name},
+}
 
 
 def _check(config, table) -> None:
@@ -119,6 +136,9 @@ def _check(config, table) -> None:
     check_settings(config, table)
     if "frozen" in table:
         check_patterns(config, "frozen")
+    if "writers" in table:
+        for name in config.writers:
+            writers.found(name)
 
 
 def check_vq(config) -> None:
@@ -141,7 +161,7 @@ def check_sft(config) -> None:
         )
     if not sum(config.shares) > 0:
         raise UserError("all of config.shares are 0: give a task a share")
-    tasks = ("draw", "judge", "redraw", "describe", "edit", "judge_edit")
+    tasks = ("draw", "judge", "redraw", "describe", "answer", "edit", "judge_edit")
     kinds = (Rule(choices=tasks), whole(0, 1000), whole(1))
     example = "((120, (('draw', 0, 8), ('judge', 1, 8))),): (length, ((task, earlier rounds, rows), ...))"
     try:
@@ -172,6 +192,8 @@ def check_rl(config, credits, estimators) -> None:
         raise UserError(
             f"{config.credit} is about {rounds} rounds: set --config.rounds={rounds}, or --config.credit=trajectory"
         )
+    if config.released and config.task != "draw":
+        raise UserError("the released layout is of drawings: set --config.task=draw, or --config.released=False")
     if config.released and rounds is None:
         raise UserError("the released layout goes with released credit: set --config.credit=released/own_prompt")
     by_token = estimators[config.estimator].value_head

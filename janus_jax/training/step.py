@@ -132,9 +132,10 @@ def make_train_step(
 
         total = _summed(lambda part: jax.grad(objective, has_aux=True)(used, frozen, part), parts(batch), micro_batches)
         grads, metrics = jax.tree.map(lambda grad, x: grad.astype(x.dtype), total[0], kept), total[1]
-        norm = optax.tree.norm(grads)
-        updates, opt_state = tx.update(grads, state.opt_state, kept)
-        fresh, moved = optax.apply_updates(kept, updates), optax.tree.norm(updates)
+        with jax.named_scope("optimizer"):
+            norm = optax.tree.norm(grads)
+            updates, opt_state = tx.update(grads, state.opt_state, kept)
+            fresh, moved = optax.apply_updates(kept, updates), optax.tree.norm(updates)
         # An update larger than all parameters together leaves nothing of them. (1000: where there is little to lose.)
         bound = jnp.maximum(optax.tree.norm(kept), 1000.0)
         sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"]) & (moved <= bound)

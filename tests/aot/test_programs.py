@@ -37,22 +37,53 @@ def test_stage_2():
     jobs = programs.reinforcement(rl(), jax.devices())
     names = [job.name for job in jobs]
     assert names[:2] == ["begin", "cast to draw"]
-    assert names[2:7] == ["prefill prompts", "draw", "VQ decode", "judge: look", "judge: speak"]
+    draws = [job for job in jobs if job.name.startswith("draw, ")]
+    kinds = list(dict.fromkeys(name.split(",")[0] for name in names))
+    assert kinds[2:7] == ["prefill prompts", "draw", "VQ decode", "judge: look", "judge: speak"]
     assert names[-2:] == ["reference", "train step"]
     by_name = dict(zip(names, jobs, strict=True))
-    draw, step = by_name["draw"], by_name["train step"]
+    draw, step = draws[-1], by_name["train step"]
     assert draw.mesh == step.mesh
     # while it draws, the training state and the reference lie beside the copy that draws
     state = bytes_per_device(step.holds["parameters"]) + bytes_per_device(step.beside["parameters"])
     assert bytes_per_device(draw.beside["parameters"]) == state
+    # a first picture, and the largest cache that there will be
+    first, codes = draws[0], JanusConfig.preset("shapes").vq.tokens
+    assert sum(job.codes for job in draws) == codes and first.codes == codes
+    assert bytes_per_device(first.holds["cache"]) < bytes_per_device(draw.holds["cache"])
+    assert 0 < first.least < draw.least
     for job in jobs:
         with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic
             job.lower()
 
 
+def test_edits_take_room_for_their_sources():
+    """In both caches and in a step's batch; the source is painted from and seen."""
+    sizes = JanusConfig.preset("shapes")
+    plain, edits = (
+        {job.name: job for job in programs.reinforcement(rl(task=task), jax.devices())} for task in ("draw", "edit")
+    )
+    drawn = [
+        max(job.holds["cache"].slots for name, job in jobs.items() if name.startswith("draw,"))
+        for jobs in (plain, edits)
+    ]
+    spoken = [jobs["judge: speak"].holds["cache"].slots for jobs in (plain, edits)]
+    assert drawn[1] - drawn[0] == sizes.vq.tokens and spoken[1] - spoken[0] == sizes.siglip.tokens
+    assert "VQ encode" in edits and "VQ encode" not in plain
+    for name, more in (("prefill prompts", sizes.vq.tokens), ("judge: look", sizes.siglip.tokens)):
+        lengths = [job.args[2].ids.shape[1] for job in (plain[name], edits[name])]
+        assert lengths[1] - lengths[0] == more
+    pictures = [job["judge: look"].args[2].pixels.shape[1] for job in (plain, edits)]
+    assert pictures == [1, 2]
+    (painter, _), (longer, judge) = (job["train step"].args[1] for job in (plain, edits))
+    assert longer.ids.shape[1] - painter.ids.shape[1] == sizes.vq.tokens and judge.pixels.shape[1] == 2
+    with jax.numpy_dtype_promotion("standard"):
+        edits["train step"].lower()
+
+
 def test_a_chunk_of_a_rollout_has_a_smaller_cache():
     whole, part = (
-        next(job for job in programs.reinforcement(rl(rollout_rows=rows), jax.devices()) if job.name == "draw")
+        next(job for job in programs.reinforcement(rl(rollout_rows=rows), jax.devices()) if job.name.startswith("draw"))
         for rows in (0, 4)
     )
     assert bytes_per_device(whole.holds["cache"]) == pytest.approx(2 * bytes_per_device(part.holds["cache"]), rel=0.01)
@@ -100,10 +131,21 @@ def test_arithmetic_by_formula_is_that_of_the_program():
     picked *= 2 * 4 * cfg.llama.width
     assert hlo.flops(text) == flops.scored(cfg, batch, trained=False) + pairs + picked
 
+
+@pytest.mark.parametrize("patch", [1, 8])
+def test_arithmetic_of_pictures_by_formula(patch):
+    cfg = JanusConfig.preset("shapes").changed({**TINY, "vq": {"patch": patch, "image_size": 48 * patch}})
+    model = Janus(cfg)
+    params = programs.abstract_params(model)
     pictures = jax.ShapeDtypeStruct((2, cfg.vq.tokens), int)
     text = jax.jit(lambda params, codes: model.apply({"params": params}, codes, method="decode_codes"))
     text = text.lower(params, pictures).compile().as_text()
     assert hlo.flops(text) == pytest.approx(flops.vq_decoder(cfg.vq, 2), rel=0.15)  # borders have fewer neighbours
+
+    pixels = jax.ShapeDtypeStruct((2, cfg.vq.image_size, cfg.vq.image_size, 3), np.float32)
+    text = jax.jit(lambda params, pixels: model.apply({"params": params}, pixels, method="encode_codes"))
+    text = text.lower(params, pixels).compile().as_text()
+    assert hlo.flops(text) == pytest.approx(flops.vq_encoder(cfg.vq, 2), rel=0.15)
 
 
 def test_stage_1():

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from tiny import MODEL, params, processor
 
+from janus_jax import convert
 from janus_jax.checkpoints import loading, model_folder
 from janus_jax.checkpoints.model_folder import load_params, save_model
 from janus_jax.errors import UserError
 from janus_jax.models.janus import JanusConfig
 from janus_jax.sequences import tokens
+from janus_jax.shapes.world import SECOND, SHIPPED
 
 TREE = {
     "a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.array([0.1, -2.5, 1e-8], np.float32)},
@@ -399,3 +401,16 @@ def test_all_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
     assert done.index(("rename", "manifest.json")) < done.index(("sync", "manifest.json"))
     assert done.index(("sync", "manifest.json")) < done.index(("rename", "model"))
     assert done[-1] == ("sync", tmp_path.name)
+
+
+def test_a_checkpoint_knows_its_world(tmp_path):
+    """What is said is kept, by `convert` too; where nothing is said it is the shipped models'."""
+    assert loading.world_of("shapes-sft") is SHIPPED
+    loading.save(tmp_path / "one", MODEL, params(), processor(), world=SECOND)
+    assert loading.world_of(tmp_path / "one") is SECOND
+    convert.main(["--src", str(tmp_path / "one"), "--dst", str(tmp_path / "two"), "--to", "own"])
+    assert loading.world_of(tmp_path / "two") is SECOND
+    path = tmp_path / "two" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "world": "third"}))
+    with pytest.raises(UserError, match="names the world 'third': it must be one of first, second"):
+        loading.world_of(tmp_path / "two")

@@ -43,6 +43,33 @@ def test_merge_gives_each_prompt_the_pictures_of_both():
         cache.merge(groups(["a"], [1], 0), groups(["b"], [1], 0))
 
 
+def test_join_and_merge_know_who_mends_whom():
+    """Picture 2 mends 1 in the first, 12 mends 11 in the second; where they lie afterwards, they still do."""
+    one = dataclasses.replace(groups(["a", "b"], [1, 2], 0), mended=np.array([-1, 2, -1]))
+    other = dataclasses.replace(groups(["a", "b"], [1, 2], 10), mended=np.array([-1, 2, -1]))
+    for both in (cache.join([one, other]), cache.merge(one, other)):
+        pairs = {(both.score[n], both.score[m]) for n, m in enumerate(both.mended) if m >= 0}
+        assert pairs == {(1, 2), (11, 12)}
+
+
+def test_packed_pictures_are_the_same(tmp_path):
+    plain = groups(["a", "b"], [1, 2], 0)
+    packed = cache.packed(plain)
+    assert packed.pixels.shape == plain.pixels.shape and cache.packed(packed) is packed
+    cache.save(tmp_path / "packed.npz", packed)
+    for each in (packed, cache.load(tmp_path / "packed.npz")):
+        np.testing.assert_array_equal(each.pixels[2], plain.pixels[2])
+        np.testing.assert_array_equal(each.pixels[np.array([2, 0])], plain.pixels[[2, 0]])
+        np.testing.assert_array_equal(each.pixels[np.array([True, False, True])], plain.pixels[[0, 2]])
+        assert each.pixels[np.zeros(0, int)].shape == (0, 2, 2, 3)
+    more = groups(["a", "b"], [2, 1], 10)
+    for way in (cache.merge, lambda a, b: cache.join([a, b])):
+        both, expected = way(packed, cache.packed(more)), way(plain, more)
+        np.testing.assert_array_equal(both.pixels[np.arange(6)], expected.pixels)
+    with pytest.raises(UserError, match="make them alike"):
+        cache.join([packed, more])
+
+
 def test_saved_and_loaded(tmp_path):
     made = groups(["a", "b"], [1, 2], 0)
     cache.save(tmp_path / "deep" / "cache.npz", made)

@@ -107,8 +107,7 @@ def test_the_three_tasks(groups):
     of = [tuple(codes) for codes in groups.codes.tolist()]
     assert shown["draw"] == shown["redraw"] == {of[0], of[4]}  # from 0.8 on
     judged = [maker.make(rng, "judge", 0) for _ in range(60)]
-    seen = [groups.pixels[n].astype(np.float32) / 127.5 - 1 for n in range(6)]
-    looks = [next(n for n in range(6) if np.array_equal(row.pictures[0], seen[n])) for row in judged]
+    looks = [next(n for n in range(6) if np.array_equal(row.pictures[0], groups.pixels[n])) for row in judged]
     assert set(looks) == set(range(6))  # from 0.7 on
     special = processor().special
     for row, n in zip(judged, looks, strict=True):
@@ -161,9 +160,9 @@ def test_bad_lines(world, tmp_path, line, words):
     assert [p.name for p in tmp_path.glob("[!.]*")] == ["labels.jsonl"]  # nothing half-written
 
 
-def cached(world, tmp_path, lines, *flags):
-    """cache_labels of these lines: the cache."""
-    where = ("--checkpoint", world / "model", "--images", world / "images", "--out", tmp_path / "out.npz")
+def cached(world, tmp_path, lines, *flags, images=None):
+    """cache_labels of these lines: the cache. images: another folder of pictures."""
+    where = ("--checkpoint", world / "model", "--images", images or world / "images", "--out", tmp_path / "out.npz")
     cache_labels.main([str(flag) for flag in ("--labels", write(tmp_path, lines), *where, "--batch", 4, *flags)])
     return cache.load(tmp_path / "out.npz")
 
@@ -221,13 +220,13 @@ def test_what_was_encoded_is_kept(world, tmp_path, groups, monkeypatch):
     monkeypatch.setattr(cache_labels.decode, "encode_codes", counting)
     (tmp_path / "images").mkdir()
     shutil.copytree(world / "images" / "p", tmp_path / "images" / "p")
-    moved = ("--images", tmp_path / "images")
+    moved = tmp_path / "images"
     with pytest.raises(KeyboardInterrupt):
-        cached(world, tmp_path, LINES, *moved)
+        cached(world, tmp_path, LINES, images=moved)
     (kept,) = tmp_path.glob(".out.npz.*.codes")
     assert not (tmp_path / "out.npz").exists()
     picture(0).save(tmp_path / "images" / "p" / "1.png")
-    again = cached(world, tmp_path, LINES, *moved)
+    again = cached(world, tmp_path, LINES, images=moved)
     assert len(encoded) == 3  # four were kept, of which one has changed: one more batch for that and the last two
     np.testing.assert_array_equal(again.codes, groups.codes[[0, 0, 2, 3, 4, 5]])
     assert not kept.exists()

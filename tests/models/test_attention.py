@@ -1,4 +1,4 @@
-"""Splash attention, interpreted, against jax.nn.dot_product_attention: numbers, gradients, caches, meshes."""
+"""Dense and splash attention against jax.nn.dot_product_attention: numbers, gradients, caches, meshes."""
 
 import dataclasses
 
@@ -48,17 +48,18 @@ def test_when_it_is_taken():
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_numbers_and_gradients(kv_heads):
+@pytest.mark.parametrize("attend, queries", [(attention.splash, 128), (attention.dense, 128), (attention.dense, 40)])
+def test_numbers_and_gradients(attend, queries, kv_heads, monkeypatch):
+    """Dense in one block, and in three."""
+    monkeypatch.setattr(attention, "QUERIES", queries)
     q, k, v, g = draws((B, T, N, H), (B, T, kv_heads, H), (B, T, kv_heads, H), (B, T, N, H))
     mask = holes()
 
     def value(attend, *qkv):
         return jnp.sum(live(attend(*qkv, mask), mask) * g)
 
-    np.testing.assert_allclose(
-        live(attention.splash(q, k, v, mask), mask), live(dot(q, k, v, mask), mask), rtol=2e-5, atol=2e-6
-    )
-    ours, theirs = (jax.grad(value, argnums=(1, 2, 3))(attend, q, k, v) for attend in (attention.splash, dot))
+    np.testing.assert_allclose(live(attend(q, k, v, mask), mask), live(dot(q, k, v, mask), mask), rtol=2e-5, atol=2e-6)
+    ours, theirs = (jax.grad(value, argnums=(1, 2, 3))(attend, q, k, v) for attend in (attend, dot))
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=2e-4, atol=2e-5)
 

@@ -19,7 +19,7 @@ from janus_jax.models.janus import Janus, JanusConfig, abstract_params, init_par
 from janus_jax.models.kv_cache import init_cache
 from janus_jax.models.llama import Llama, LlamaConfig
 from janus_jax.models.siglip import Siglip, SiglipConfig
-from janus_jax.models.vq import VQ, VQConfig, unit
+from janus_jax.models.vq import VQ, VQConfig, from_patches, to_patches, unit
 from janus_jax.parallel import sharding
 
 TINY = LlamaConfig(vocab_size=32, width=32, layers=3, heads=4, kv_heads=2, head_dim=8, mlp=48)
@@ -532,3 +532,34 @@ def test_with_local_norms_a_code_depends_on_its_surroundings_alone():
         assert float(jnp.abs(before - after)[:, 0, 0].max()) > 1e-3
         moved = float(jnp.abs(before - after)[:, -4:, -4:].max())
         assert (moved == 0.0) == local
+
+
+def test_patches_by_hand():
+    """Two by two pixels become one position, row by row, and come back."""
+    pixels = jnp.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
+    patches = to_patches(pixels, 2)
+    assert patches.shape == (2, 2, 2, 12)
+    np.testing.assert_array_equal(patches[1, 0, 1].reshape(2, 2, 3), pixels[1, :2, 2:])
+    np.testing.assert_array_equal(from_patches(patches, 2), pixels)
+    np.testing.assert_array_equal(to_patches(pixels, 1), pixels)
+
+
+def test_a_tokenizer_with_patches():
+    """Its codes are those of the patches' grid, its pictures as large as what it was given."""
+    cfg = VQConfig(
+        image_size=16,
+        patch=2,
+        channels=8,
+        channel_multipliers=(1, 2),
+        res_blocks=1,
+        z_channels=8,
+        codebook_size=16,
+        code_dim=4,
+        groups=4,
+        attention=False,
+    )
+    assert (cfg.stride, cfg.grid, cfg.tokens) == (4, 4, 16)
+    model, pixels = VQ(cfg), jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), pixels)
+    assert variables["params"]["encoder"]["conv_in"]["kernel"].shape[2] == 12
+    assert model.apply(variables, pixels).shape == pixels.shape

@@ -189,7 +189,7 @@ def test_rewards_of_all(other, monkeypatch):
     nan = np.nan
     first, second = [[0.5, nan], [nan, nan], [1.0, 0.0]], [[nan, nan], [0.25, nan], [nan, nan]]
     other += [None, None, [second]]  # the names of the scores, and their length, are the same
-    rewards = rollouts.of_all(rollout, {"match": np.float32([0.5, nan, 1.0, 0.0])}, {})
+    rewards = rollouts.of_all(rollout, [{"match": np.float32([0.5, nan, 1.0, 0.0])}], {})
     expected = np.float32([[0.5, nan], [0.25, nan], [1.0, 0.0]])
     np.testing.assert_array_equal(rewards.total, expected)
     np.testing.assert_array_equal(rewards.scores["match"], expected)
@@ -202,7 +202,7 @@ def test_rewards_of_all(other, monkeypatch):
         return np.stack([mine if theirs is None else theirs, mine])
 
     monkeypatch.setattr(agree, "gathered", gathered)
-    np.testing.assert_array_equal(rollouts.of_all(rollout, {"match": np.float32([0.25])}, {}).total, expected)
+    np.testing.assert_array_equal(rollouts.of_all(rollout, [{"match": np.float32([0.25])}], {}).total, expected)
 
 
 class Pending:

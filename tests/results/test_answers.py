@@ -9,16 +9,18 @@ import pytest
 from janus_jax import evaluate
 from janus_jax.checkpoints import loading
 from janus_jax.results import answers
+from janus_jax.rl import retention
+from janus_jax.rl.retention import held_out_questions
 from janus_jax.shapes.questions import KINDS
 
 
 def test_questions_are_held_out_and_always_the_same():
-    asked, more = answers.held_out(2, 24), answers.held_out(3, 24)
+    asked, more = held_out_questions(2, 24), held_out_questions(3, 24)
     assert [question.kind for question, _ in asked] == [kind for kind in KINDS for _ in range(2)]
     assert all(question.held_out for question, _ in asked)
     for (question, picture), (other, same) in zip(asked[2:4], more[3:5], strict=True):
         assert question == other and np.array_equal(picture, same)
-    pictures = [np.asarray(picture).tobytes() for _, picture in [*more, *answers.held_out(3, 24, seed=1)]]
+    pictures = [np.asarray(picture).tobytes() for _, picture in [*more, *held_out_questions(3, 24, seed=1)]]
     assert len(set(pictures)) == len(pictures) == 36
 
 
@@ -33,7 +35,7 @@ def test_shares_by_hand():
 
 def test_the_suite_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     model = SimpleNamespace(cfg=SimpleNamespace(vq=SimpleNamespace(image_size=24)))
-    monkeypatch.setattr(loading, "load", lambda path, *rest: (model, None, None))
+    monkeypatch.setattr(loading, "load", lambda path, *rest: (model, {"llama": {"layers": ()}}, None))
     seen = []
 
     def chat(model, params, processor, asked, sampling, seed, batch, system):
@@ -43,13 +45,13 @@ def test_the_suite_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
         seen.extend(text for _, text in asked)
         return ["yes" if text.startswith("is there") else "purple" for _, text in asked]
 
-    monkeypatch.setattr(answers, "chat", chat)
+    monkeypatch.setattr(retention, "chat", chat)
     flags = ["--checkpoint", "shapes-sft", "--suite", "shapes_questions", "--prompts-per-category", "2", "--batch", "2"]
     with pytest.raises(KeyboardInterrupt):
         evaluate.main([*flags, "--out", str(tmp_path / "q.json")])
     assert len((tmp_path / "q.answers.jsonl").read_text().splitlines()) == 4 and not (tmp_path / "q.json").exists()
     evaluate.main([*flags, "--out", str(tmp_path / "q.json")])
-    assert [text for text in seen if text] == [question.text for question, _ in answers.held_out(2, 24)]
+    assert [text for text in seen if text] == [question.text for question, _ in held_out_questions(2, 24)]
     answered = [json.loads(line) for line in (tmp_path / "q.answers.jsonl").read_text().splitlines()]
     assert [one["n"] for one in answered] == list(range(12))
     for one in answered:

@@ -6,7 +6,7 @@ from commands import refused
 from evaluations import evaluation
 
 from janus_jax import compare
-from janus_jax.results.compare import across, paired, pooled
+from janus_jax.results.compare import across, names_of, paired, pooled
 
 
 def test_paired_and_pooled_by_hand():
@@ -35,13 +35,27 @@ def test_tables(tmp_path, capsys):
     ]
     compare.main(["--baseline", str(base), *map(str, runs)])
     table = capsys.readouterr().out
-    assert "| after SFT | 0.000 ± 0.000 | 0.500 ± 0.500 |" in table
-    assert "| after RL, rl1 | 0.500 ± 0.500 | 0.500 ± 0.500 |" in table
-    assert "| **after RL, 2 seeds** | **0.500 ± 0.000** | **0.750 ± 0.250** |" in table
-    assert "| mean of 2 − SFT, error over runs | +0.500 ± 0.000 | +0.250 ± 0.250 |" in table
+    assert "| sft | 0.000 ± 0.000 | 0.500 ± 0.500 |" in table
+    assert "| rl1 | 0.500 ± 0.500 | 0.500 ± 0.500 |" in table
+    assert "| **mean of 2** | **0.500 ± 0.000** | **0.750 ± 0.250** |" in table
+    assert "| mean of 2 − sft, error over runs | +0.500 ± 0.000 | +0.250 ± 0.250 |" in table
     assert "| spoil rate | – | 0.000 ± 0.000 |" in table  # nothing right to be spoilt
 
 
 def test_not_an_evaluation(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     assert "janus_jax.evaluate" in refused(compare.main, "--baseline", tmp_path / "x.json", tmp_path / "x.json")
+
+
+def test_names_are_those_of_the_files():
+    assert names_of(["runs/base", "a/rl0/model", "b/rl1/model"]) == ["runs/base", "rl0/model", "rl1/model"]
+    assert names_of(["runs/sft", "runs/rl0", "runs/rl0"]) == ["sft", "rl0", "rl0"]
+    assert names_of(["x", "y/x"]) == ["x", "y/x"]
+
+
+def test_one_run_has_no_mean(tmp_path, capsys):
+    base, run = (evaluation(tmp_path / f"{name}.json", {("a", 0): [True], ("b", 0): [False]}) for name in ("x", "y"))
+    compare.main(["--baseline", str(base), str(run)])
+    table = capsys.readouterr().out
+    assert "| category | x first | x final | y first | y final |" in table
+    assert not {"SFT", "RL", "mean", "seeds"} & set(table.split()) and "**" not in table

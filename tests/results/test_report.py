@@ -1,6 +1,7 @@
 """The static report: what it reads, and that its page is whole."""
 
 import json
+import math
 from html.parser import HTMLParser
 
 import pytest
@@ -41,7 +42,9 @@ def test_read(tmp_path):
     folder = workdir(tmp_path, lines)
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"stage": "rl", "st')
-    assert report.read(folder) == {"kl": [(1, 0.1), (2, 0.2), (3, 0.7)], "loss": [(1, 1.0), (3, 1.0)]}
+    found = report.read(folder)
+    assert found["kl"] == [(1, 0.1), (2, 0.2), (3, 0.7)]
+    assert [step for step, _ in found["loss"]] == [1, 2, 3] and math.isnan(found["loss"][1][1])
 
 
 def test_lines_that_a_kill_cut_short(tmp_path):
@@ -53,19 +56,10 @@ def test_lines_that_a_kill_cut_short(tmp_path):
     report.write(tmp_path)
 
 
-def test_smooth():
-    assert report.smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
-
-
-def test_panel_places_extremes_at_the_edges():
-    svg = report.panel("a & b", {"x": [(0, 0.0), (10, 1.0)]})
-    low, high = report.HEIGHT - report.BOTTOM, report.TOP
-    assert f"{report.LEFT}.0,{low}.0 {report.WIDTH - 8}.0,{high}.0" in svg and "a &amp; b" in svg
-
-
 def test_page(tmp_path):
     lines = [{"stage": "rl", "step": n, "right_first": 0.5, "right_final": n / 40, "kl": 0.0} for n in range(1, 41)]
     folder = workdir(tmp_path, lines)
+    (folder / "settings.json").write_text(json.dumps({"init": "<i>shapes-sft"}))
     for step in (20, 40):
         Image.new("RGB", (4, 4)).save(folder / f"storyboard_{step:05d}.png")
     command.main(["--workdir", str(folder)])
@@ -73,12 +67,23 @@ def test_page(tmp_path):
     tags = Tags(page)
     assert tags.open == []
     assert [a["src"] for tag, a in tags.seen if tag == "img"] == ["storyboard_00040.png", "storyboard_00020.png"]
-    assert sum(tag == "svg" for tag, _ in tags.seen) == 2  # what belongs together, and the rest
-    # two curves, faint and smooth; a constant is a curve, too
-    assert sum(tag == "polyline" for tag, _ in tags.seen) == 6
-    assert "right_final 0.9875" in page  # the mean of the last twentieth
+    assert page.index("storyboard_00040") < page.index("<svg") and f'<h1 dir="auto">{folder.name}</h1>' in page
+    assert "&lt;i&gt;shapes-sft" in page and "<i>" not in page
+    assert page.index("<h2>Pictures") < page.index("<h2>Loss and policy") < page.index("<h2>First and last tenth")
+    assert sum(tag == "figure" for tag, _ in tags.seen) == 2  # what belongs together, and the rest
+    # two curves, faint and smooth; a constant is a curve, too; and each curve's sample in the legend
+    assert sum(tag == "polyline" for tag, _ in tags.seen) == 6 + 3
+    assert "right_final 0.9875</b> The same of the pictures that the model chose" in page  # the last twentieth's mean
     assert not any(tag == "script" or "http" in str(attributes) for tag, attributes in tags.seen)
     assert not list(folder.glob(".report*"))
+
+
+def test_without_a_value(tmp_path):
+    """What never has one is named once, and has no curve."""
+    lines = [{"stage": "rl", "step": n, "loss": 1.0, "value_loss": None, "a<b": n} for n in range(1, 4)]
+    page = report.write(workdir(tmp_path, lines)).read_text()
+    assert page.count("value_loss") == 1 and "Without a value in every step: value_loss." in page
+    assert "a&lt;b" in page and "a<b" not in page and page.index("<h2>Others") > page.index("<h2>Loss")
 
 
 @pytest.mark.parametrize("content", [None, "no json}\n"])

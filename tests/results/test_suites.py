@@ -10,8 +10,14 @@ from janus_jax import evaluate
 from janus_jax.checkpoints import loading
 from janus_jax.results import suites
 from janus_jax.sampling.rollout import Rollout
+from janus_jax.sequences.processor import Processor
+from janus_jax.sequences.request import Request
 from janus_jax.shapes import edit as edits
 from janus_jax.shapes import text
+from janus_jax.shapes.render import render
+from janus_jax.shapes.scene import Scene, in_cell
+from janus_jax.shapes.vocabulary import train_tokenizer
+from janus_jax.shapes.world import SECOND
 
 
 def test_prompts_are_the_held_out_ones():
@@ -72,6 +78,48 @@ def test_prompts_have_the_outcomes_they_had():
     (outcome,) = evaluate.outcomes_of(rollout)
     assert set(outcome) == {"prompt", "sample", "right", "verdicts", "p_yes", "final"}
     assert outcome["right"] == [False]
+
+
+def test_splits_of_a_world():
+    for split in ("validation", "test"):
+        asked = suites.suite("shapes", 3, SECOND, split)
+        assert {text.split_of(request.prompt, SECOND) for request in asked.requests} == {split}
+        assert asked.world is SECOND and set(asked.combinations) == set(asked.categories)
+    edits_of = suites.suite("shapes_edit", 1, SECOND)
+    assert edits_of.targets.shape == (len(edits.KINDS), 96, 96, 3)
+
+
+def test_words_and_a_second_verifier_by_hand():
+    """Of three pictures one is right; one Yes is about something else than the prompt."""
+    prompts = ["a red triangle", "a blue cross", "a pink star"]
+    said = ["Yes, there is a red triangle.", "Yes, there is a blue circle.", "No, there is no pink star."]
+    tokenizer = train_tokenizer(sentences=400, world=SECOND)
+    words = [tokenizer.encode(each, bos=False) for each in said]
+    rollout = Rollout.empty([Request(p) for p in prompts], [0, 0, 0], 1, max(map(len, words)), codes=4, side=96)
+    shown = [("triangle", "red"), ("circle", "blue")]
+    rollout.images[:] = 240
+    for i, kind in enumerate(shown):
+        item = in_cell(np.random.default_rng(i), (*kind, "large"), 1, 1, SECOND)
+        rollout.images[i, 0] = render(Scene((item,)), world=SECOND)
+    for i, ids in enumerate(words):
+        rollout.reason_ids[i, 0, : len(ids)], rollout.words[i, 0] = ids, len(ids)
+    rollout.rounds[:], rollout.verdict[:, 0] = 1, [True, True, False]
+    outcomes = evaluate.outcomes_of(rollout, Processor(tokenizer, 96, 96), SECOND)
+    assert [one["reasons"] for one in outcomes] == [[each] for each in said]
+    assert [one["contradicts"] for one in outcomes] == [[False], [True], [False]]
+    assert [one["second"] for one in outcomes] == [one["right"] for one in outcomes] == [[True], [False], [False]]
+    categories = dict.fromkeys(prompts, "colors")
+    figures = evaluate.figures_of(outcomes, categories)
+    assert figures["contradictions"][0] == pytest.approx(1 / 3) and figures["verifiers"][0] == 1
+    # two of three prompts are of one combination: residuals 1/3 and -1/3 of two clusters
+    by_combination = evaluate.figures_of(outcomes, categories, dict(zip(prompts, "aab", strict=True)))
+    assert by_combination["first"] == (figures["first"][0], pytest.approx(np.sqrt(2 * 2 / 9) / 3))
+    result = evaluate.report(figures, by_combination, split="test")
+    assert result["stderr_by_combination"]["first"] == pytest.approx(np.sqrt(4 / 9) / 3, abs=1e-5)
+    assert result["overall"]["first"] == pytest.approx(1 / 3, abs=1e-5) and result["verifier_agreement"] == 1
+    (head, accuracy, rates) = evaluate.lines(result)
+    assert "by the combinations" in head and accuracy.startswith("first 0.333 ± 0.333 and ± 0.222")
+    assert "contradictions 0.333" in rates and "verifier agreement 1.000" in rates
 
 
 def test_the_tokenizer_s_bound(asked):

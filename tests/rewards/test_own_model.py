@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax.errors import UserError
 from janus_jax.rewards import own_model
 from janus_jax.sequences.request import Request, as_requests
 
@@ -28,7 +27,7 @@ PICTURES = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (0, 51, 51, 255
 def test_says_what_it_saw_last(asked):
     judge = own_model.SelfJudge("model", "params", "processor", batch=7)
     judge.look(as_requests(["a", "b", "b"]), PICTURES[:3])
-    assert asked == [(["a", "b", "b"], 7)]
+    assert asked == [(as_requests(["a", "b", "b"]), 7)]
     judged = judge(as_requests(["b", "a"]), [PICTURES[2], PICTURES[0]])
     np.testing.assert_allclose(judged["match"], [0.2, 0.0])
     assert judged.missing == 0 and judged.errors == ("", "") and len(asked) == 1
@@ -38,11 +37,15 @@ def test_says_what_it_saw_last(asked):
         judge(as_requests(["b"]), [PICTURES[1]])
 
 
-def test_judges_no_edits(asked):
+def test_edits_are_judged_as_a_whole(asked):
+    """Beside pictures of prompts, which it sees in the same look."""
     judge = own_model.SelfJudge("model", "params", "processor", batch=7)
-    with pytest.raises(UserError, match="does not judge edits: set --config.reward.kind"):
-        judge.look([Request("make it red", PICTURES[0])], PICTURES[:1])
-    assert not asked
+    requests = [Request("a"), Request("make it red", PICTURES[0])]
+    judge.look(requests, PICTURES[1:3])
+    assert asked == [(requests, 7)]
+    drawn, edited = judge(requests[:1], PICTURES[1:2]), judge(requests[1:], PICTURES[2:3])
+    assert list(drawn) == ["match"] and list(edited) == ["whole"]
+    np.testing.assert_allclose([drawn["match"][0], edited["whole"][0]], [0.2, 0.2])
 
 
 def test_another_checkpoint_may_judge(asked, monkeypatch):

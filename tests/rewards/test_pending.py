@@ -1,5 +1,6 @@
 """Scores that may be missing."""
 
+import functools
 import threading
 import time
 
@@ -83,7 +84,7 @@ def test_pending_is_the_same_and_lets_others_work():
         return flaky(requests, pictures)
 
     lines = []
-    pending = Pending(judge, REQUESTS, PICTURES, most_missing=0.2, pause_s=0)
+    pending = Pending(functools.partial(appraise, judge, REQUESTS, PICTURES, 0.2, 0))
     assert not flaky.asked  # nothing has waited for it
     go.set()
     scores = pending.wait(tell=lambda line: lines.append((line, threading.current_thread())))
@@ -94,12 +95,12 @@ def test_pending_is_the_same_and_lets_others_work():
 
 def test_pending_gives_up_at_once():
     """A signal does not wait for a judge that takes its time; what the judge raises is raised where it is awaited."""
-    pending = Pending(lambda requests, pictures: time.sleep(30), REQUESTS, PICTURES)
+    pending = Pending(lambda stop, tell: time.sleep(30))
     begin = time.monotonic()
     assert pending.wait(stop=lambda: True) is None and time.monotonic() - begin < 5
 
-    def broken(requests, pictures):
+    def broken(stop, tell):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Pending(broken, REQUESTS, PICTURES).wait()
+        Pending(broken).wait()

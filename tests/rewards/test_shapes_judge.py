@@ -26,7 +26,7 @@ def test_edits_by_the_exact_scores():
     requests, pictures = probes.edits()
     half = len(requests) // 2
     judged = shapes.judge(requests, pictures)
-    assert judged.missing == 0 and list(judged) == ["following", "preserving"]
+    assert judged.missing == 0 and list(judged) == ["following", "preserving", "whole"]
     assert (judged["following"][::2] == 1).all() and (judged["preserving"][::2] == 1).all()
     # a copy of the source follows nothing, and what lost a bystander has not preserved it
     assert (judged["following"][1:half:2] == 0).all() and (judged["preserving"][1:half:2] == 1).all()

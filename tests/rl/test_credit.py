@@ -7,6 +7,7 @@ from trajectories import made, rollout_of, table, until_yes
 from janus_jax.rl import monitor
 from janus_jax.rl.advantages import ESTIMATORS, grpo
 from janus_jax.rl.credit import CREDITS, FINAL, FIRST, TEXT, by_segment, trajectory_rewards
+from janus_jax.rl.ppo import steps_of
 
 
 def credit(kind, trajectories, rewards, group, rounds, estimator=grpo, minimum=2):
@@ -129,4 +130,19 @@ def test_what_the_schemes_are():
         "released/always_second": ("segment", 1, 2, True),
         "trajectory": ("trajectory", None, None, False),
         "improvement": ("segment", None, None, False),
+        "pictures": ("segment", None, None, False),
     }
+
+
+def test_verdicts_are_compared_with_the_truth():
+    """Of edits the reward, 1.0, is not how right they are, 0.2 and 0.4: No is the verdict that is paid."""
+    rollout = rollout_of([made(True, False), made(False, True)], 2)
+    rewards, truth = table([[1.0, 1.0]] * 2), table([[0.2, 0.4]] * 2)
+    released = CREDITS["released/always_second"].segment_rewards(rollout, rewards, 2, truth)
+    np.testing.assert_allclose(released, [[1.0, 0.2, 1.0], [1.0, 0.8, 1.0]], rtol=1e-6)
+    better = CREDITS["improvement"].segment_rewards(rollout, rewards, 2, truth)
+    # (0.2 + 0.6) / 2; (0.8 + 0.4) / 2, less 1 for a Yes that ends it
+    np.testing.assert_allclose(better, [[1.0, 0.4, 0.0], [1.0, 0.6 - 1, 0.0]], rtol=1e-6)
+    # R_1 twice and T/K (1 - |0.2 - 1|); R_1 + R_2 and both verdicts
+    np.testing.assert_allclose(trajectory_rewards(rewards, rollout, 2, truth), [2 + 2 * 0.2, 2 + 0.8 + 0.4], rtol=1e-6)
+    assert sum(last for *_, last in steps_of(rollout, rewards, 1, 2, truth)) == pytest.approx(3.2, rel=1e-6)

@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 from trajectories import made, rollout_of, table
 
 from janus_jax.rl import monitor
 from janus_jax.rl.advantages import ESTIMATORS, grpo
 from janus_jax.rl.credit import CREDITS, FIRST
 from janus_jax.rl.rewards import Rewards
+from janus_jax.sequences.request import Request
 
 
 def test_calibration_error_by_hand():
@@ -33,6 +35,12 @@ def test_spread_and_idle_groups():
     assert idle.tolist() == [True, False, True, False]
 
 
+def test_every_metric_has_its_reason():
+    """Of nothing known, the reason is that there is no reward; some know better."""
+    assert monitor.why("spoil_rate") == "no first picture was right" != monitor.why("repair_rate")
+    assert monitor.why("reward_first") == monitor.why("anything") == "no picture has its reward"
+
+
 @pytest.mark.parametrize("estimator", [each.compare for each in ESTIMATORS.values()])
 @pytest.mark.parametrize("reward", [0.3, 2 / 3, 0.9])
 def test_members_that_fare_alike_teach_nothing(estimator, reward):
@@ -47,7 +55,7 @@ def described(kind, trajectories, rewards, scores=None):
     rollout, total, credit = rollout_of(trajectories, 2), table(rewards, 2), CREDITS[kind]
     segments = credit.segment_rewards(rollout, total, 2)
     credited = credit.advantages(rollout, total, 2, 2, grpo)
-    return monitor.describe(rollout, Rewards(total, scores or {"match": total}), segments, credited, 2)
+    return monitor.describe(rollout, Rewards(total, scores or {"match": total}, total), segments, credited, 2)
 
 
 def test_describe_by_hand():
@@ -86,16 +94,37 @@ def test_scores_are_shown_where_there_are_several():
     scores = {"looks": table([[0.1, 0.3], [0.5]], 2), "match": table([[0.2, np.nan], [0.8]], 2)}
     figures = described("trajectory", trajectories, [[0.2, 0.6], [1.0]], scores)
     assert figures["score_looks"] == pytest.approx(0.4) and figures["score_match"] == pytest.approx(0.8)
+    # one group: 0.3 and 0.5; of "match" one is known
+    assert figures["spread_score_looks"] == pytest.approx(0.1) and figures["spread_score_match"] == 0
+    assert figures["alike_score_looks"] == 0 and np.isnan(figures["alike_score_match"])
     assert not any(name.startswith("score_") for name in described("trajectory", trajectories, [[0.2, 0.6], [1.0]]))
+
+
+def test_figures_of_each_task():
+    """Where there are both. Right is what the truth says, not the reward."""
+    edit = Request("make it red", Image.new("RGB", (4, 4)))
+    trajectories = [made(True), made(True), made(False, True), made(False, True)]
+    rollout = rollout_of(trajectories[:2] + [dataclasses.replace(t, request=edit) for t in trajectories[2:]])
+    total, truth = table([[1.0], [0.0], [1.0, 1.5], [1.0, 1.0]]), table([[1.0], [0.0], [0.0, 1.0], [0.0, 0.0]])
+    figures = monitor.by_task(rollout, Rewards(total, {}, truth))
+    assert figures["draw_right_first"] == figures["draw_right_final"] == figures["draw_agreement"] == 0.5
+    assert figures["edit_right_first"] == 0 and figures["edit_right_final"] == figures["edit_repair_rate"] == 0.5
+    assert figures["edit_agreement"] == 0.75 and figures["edit_yes_rate"] == 0.5 and figures["draw_yes_rate"] == 1
+    assert monitor.by_task(rollout.take([0, 1]), Rewards(total[:2], {}, truth[:2])) == {}
+
+
+def test_groups_that_are_alike():
+    assert monitor.alike([1.0, 1.0, 0.0, 1.0, np.nan, 0.5, 0.2, 0.2], 2) == pytest.approx(2 / 3)
+    assert np.isnan(monitor.alike([np.nan, 1.0], 2))
 
 
 def test_the_trajectories_that_tell_most():
     """Those that changed most, then the best, then the worst; none twice, none whose rewards are unknown."""
     trajectories = [made(False, True) for _ in range(6)]
     total = table([[0.1, 0.2], [0.9, 0.0], [0.6, 0.6], [0.2, 0.2], [np.nan, 0.9], [0.7, 0.7]])
-    rollout, rewards = rollout_of(trajectories), Rewards(total, {})
+    rollout, rewards = rollout_of(trajectories), Rewards(total, {}, total)
     assert monitor.telling(rollout, rewards, 2) == [1, 0, 5, 2, 3]
     assert monitor.telling(rollout, rewards, 1) == [1, 5, 0]
     assert monitor.telling(rollout, rewards, 4) == [1, 0, 5, 2, 3]  # of two that changed, and no others
-    unknown = Rewards(np.full_like(total, np.nan), {})
+    unknown = Rewards(nothing := np.full_like(total, np.nan), {}, nothing)
     assert monitor.telling(rollout, unknown, 2) == [0, 1]

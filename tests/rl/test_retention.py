@@ -5,10 +5,16 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import MODEL, grammar, processor
 
+from janus_jax.errors import UserError
+from janus_jax.models.janus import Janus
 from janus_jax.rl import retention
-from janus_jax.rl.retention import Labelled, listed_pictures
+from janus_jax.rl.retention import Labelled, check_lengths, listed_pictures
 from janus_jax.sequences.request import Request
+from janus_jax.sequences.row import Row
+from janus_jax.shapes import verify
+from janus_jax.shapes.world import SECOND
 
 
 def test_the_pictures_of_a_file(tmp_path):
@@ -22,6 +28,30 @@ def test_the_pictures_of_a_file(tmp_path):
     assert labelled.right.dtype == bool and np.asarray(labelled.images[1])[0, 0].tolist() == [0, 0, 255]
 
 
+def test_a_prompt_that_is_too_long():
+    """Is refused before training, where there is no room for it beside the picture and the question."""
+    model = Janus(MODEL.cfg.changed({"llama": {"max_positions": 1024}}))
+    requests = [Request("a circle"), Request("a red circle and " * 300)]
+    labelled = Labelled(requests, [Image.new("RGB", (2, 2))] * 2, np.array([True, False]))
+    check_lengths(model, processor(), labelled._replace(prompts=requests[:1]))
+    with pytest.raises(UserError, match="picture 2 of config.retention_pairs has a prompt of .* tokens"):
+        check_lengths(model, processor(), labelled)
+    # just when judging it would
+    fits = []
+    for words in range(700, 1100, 10):
+        request = Request("circle " * words)
+        row = Row()
+        grammar().ask(row, request, None)
+        grammar().look(row, np.zeros((16, 16, 3), np.float32))
+        fits.append(-(-len(row) // 32) * 32 + 1 <= model.cfg.llama.max_positions)
+        try:
+            check_lengths(model, processor(), labelled._replace(prompts=[request]))
+            assert fits[-1]
+        except UserError:
+            assert not fits[-1]
+    assert len(set(fits)) == 2
+
+
 def test_balanced_accuracy_by_hand(monkeypatch):
     """Two of three right pictures are said to be right, the wrong one is not: the mean of 2/3 and 1."""
     labelled = Labelled(list("abcd"), [Image.new("RGB", (2, 2))] * 4, np.array([True, True, False, True]))
@@ -32,5 +62,33 @@ def test_balanced_accuracy_by_hand(monkeypatch):
         return np.float32([0.9, 0.6, 0.2, 0.4])
 
     monkeypatch.setattr(retention, "yes_probabilities", yes_probabilities)
-    assert retention.retention(None, None, None, labelled) == pytest.approx((2 / 3 + 1) / 2)
+    assert retention.retention(None, None, None, labelled) == {"retention": pytest.approx((2 / 3 + 1) / 2)}
     assert asked == [(list("abcd"), 4)]
+    # of the categories those that have right and wrong pictures
+    of = labelled._replace(categories=["counting", "position", "position", "position"])
+    found = retention.retention(None, None, None, of)
+    assert found == {"retention": pytest.approx(5 / 6), "retention_position": pytest.approx((1 / 2 + 1) / 2)}
+
+
+def test_questions_of_another_world(monkeypatch):
+    """Its own answers are right in that world; the first one knows neither stars nor pink."""
+    asked = retention.held_out_questions(8, 96, world=SECOND)
+    assert retention.held_out_questions(2, 96, world=SECOND)[-1][0] == asked[-7][0]  # the n-th of a kind
+    words = " ".join(f"{question.text} {question.answer}" for question, _ in asked)
+    assert "star" in words and "pink" in words
+    assert verify.read(np.asarray(asked[-1][1]), SECOND).unclear == 0
+    monkeypatch.setattr(retention, "answers", lambda *_: [question.answer for question, _ in asked])
+    assert retention.answered(None, None, None, asked, SECOND) == 1 > retention.answered(None, None, None, asked)
+
+
+def test_the_share_of_questions_that_is_answered(monkeypatch):
+    """All of one kind right, nothing else; asked greedily, as the world's models are taught."""
+    asked, calls = retention.held_out_questions(2, 24), []
+
+    def chat(model, params, processor, pairs, sampling, seed, batch, system):
+        calls.append((pairs, sampling.text_top_k, system))
+        return [question.answer if question.kind == "place" else "nothing" for question, _ in asked]
+
+    monkeypatch.setattr(retention, "chat", chat)
+    assert retention.answered(None, None, None, asked) == pytest.approx(2 / 12)
+    assert calls == [([([picture], question.text) for question, picture in asked], 1, "")]

@@ -194,7 +194,7 @@ def test_chat_command(checkpoint, capsys, monkeypatch):
     assert capsys.readouterr().out == alone[0] + "\n"
     assert alone != ask([([], "What is it?")])
     half, asked = loading.load(checkpoint, "bfloat16"), []
-    monkeypatch.setattr(loading, "load", lambda path, dtype: asked.append(dtype) or half)
+    monkeypatch.setattr(loading, "load", lambda path, dtype, *mesh: asked.append(dtype) or half)
     CHAT([*flags, "--question", "What is it?", "--dtype", "bfloat16"])
     assert asked == ["bfloat16"] and half[1]["gen_embed"].dtype == jnp.bfloat16
     assert capsys.readouterr().out == chat(*half, [([], "What is it?")], GREEDY)[0] + "\n"

@@ -53,6 +53,15 @@ def test_the_square_goes_back_where_it_was_cut_from():
     np.testing.assert_array_equal(tall[5:15], square)
 
 
+def test_of_a_wide_picture_the_centre_is_edited():
+    """It is also what the model judges the edit beside."""
+    wide = source(size=(20, 10))
+    (mine,) = edits("make the circle blue", wide, samples=1)
+    np.testing.assert_array_equal(mine.request.source, np.asarray(wide)[:, 5:15])
+    (same,) = edits("make the circle blue", Image.fromarray(np.asarray(wide)[:, 5:15]), samples=1)
+    assert (mine.rounds[0].codes == same.rounds[0].codes).all() and mine.rounds[0].p_yes == same.rounds[0].p_yes
+
+
 @pytest.mark.parametrize(
     "instruction, settings, words",
     [("  ", {}, "instruction is empty"), ([], {}, "no instruction"), ("x", {"samples": 0}, "at least 1, not 0")],

@@ -1,6 +1,8 @@
 """Trajectories of the tiny model: what they depend on, when they end, and what the painter sees of a picture."""
 
+import dataclasses
 import functools
+import importlib
 
 import jax
 import numpy as np
@@ -9,8 +11,10 @@ from PIL import Image
 from tiny import EOS, MODEL, NO, PAD, SEES, YES, I, grammar, params, picture, processor, run, score
 from trajectories import PROMPTS, SAMPLING, draw, drawn, until, until_yes
 
+import janus_jax
 from janus_jax.errors import UserError
 from janus_jax.parallel import sharding
+from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.introspect import introspect
 from janus_jax.sequences import images, tokens
 from janus_jax.sequences.batch import SEEN
@@ -47,6 +51,22 @@ def test_on_a_mesh():
             MODEL, jax.device_put(params(), places), processor(), PROMPTS, 4, 2, SAMPLING, batch=8, always=True
         )
     same(got, [until(t, 2) for t in drawn()])
+
+
+@pytest.mark.parametrize("call", ["introspect", "edit"])
+def test_the_checkpoints_own_sampling(call, monkeypatch):
+    """Unless another one is given."""
+    module, seen = importlib.import_module("janus_jax.sampling.introspect"), []
+    monkeypatch.setattr(module, "rollouts", lambda *given, **settings: seen.append(given[5]) or [])
+    own = dataclasses.replace(processor(), drawn_with={"cfg_weight": 1.5, "temperature": 0.7})
+    for chosen in ({}, {"sampling": SAMPLING}):
+        if call == "edit":
+            janus_jax.edit(MODEL, None, own, Image.new("RGB", (8, 8)), "blue", **chosen)
+        else:
+            janus_jax.introspect(MODEL, None, own, ["a circle"], **chosen)
+    assert seen == [Sampling(cfg_weight=1.5, temperature=0.7), SAMPLING]
+    asked = janus_jax.load("shapes-rl")[2].drawn_with
+    assert Sampling(**asked) == janus_jax.sampling_of("shapes-rl") != Sampling()
 
 
 def test_fields():

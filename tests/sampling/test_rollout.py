@@ -8,6 +8,7 @@ from tiny import processor
 from trajectories import made, rollout_of
 
 from janus_jax.sampling.rollout import Rollout
+from janus_jax.sequences import images
 from janus_jax.sequences.request import Request
 
 ASKED = [Request("two red circles"), Request("a blue square")]
@@ -79,8 +80,8 @@ def test_pictures_as_the_judge_sees_them():
     rollout = rollout_of(drawn())
     for side in (16, 24):
         seen = rollout.seen(side)
-        assert seen.shape == (4, 2, side, side, 3) and seen.dtype == np.float32
+        assert seen.shape == (4, 2, side, side, 3) and seen.dtype == np.uint8
         look = dataclasses.replace(processor(), understanding_size=side)
         for i, turn in np.argwhere(rollout.live):
             picture = Image.fromarray(rollout.images[i, turn])
-            np.testing.assert_allclose(seen[i, turn], look.for_understanding(picture), atol=1e-6)
+            np.testing.assert_array_equal(images.NORMALISED[seen[i, turn]], look.for_understanding(picture))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import EOS, MODEL, NO, PAD, YES, processor
 
-from janus_jax.sequences.batch import CODE, SEEN, TEXT
+from janus_jax.sequences.batch import CODE, SEEN, TEXT, padding
 from janus_jax.sequences.row import Row, collate
 
 
@@ -112,6 +112,13 @@ def test_collate_by_hand():
     assert {x.dtype.name for x in (batch.ids, batch.kind, batch.codes.at, batch.codes.group)} == {"int32"}
 
 
+def test_the_share_of_padding():
+    short, long = Row(), Row()
+    short.add_text([1, 6])
+    long.add_text([1, 6, 7, 8])
+    assert padding([collate([short, long], 5, 3), collate([long], 10, 3)]) == pytest.approx(10 / 20)
+
+
 def test_a_hole_keeps_its_positions_and_is_seen_by_nobody():
     row = Row()
     row.add_text([1, 6])
@@ -140,5 +147,7 @@ def test_collate_refuses_what_does_not_fit():
         collate([second], 9, 0, text_targets=4)
     with pytest.raises(ValueError, match="4 targets, more than 3"):
         collate([first], 10, 0, code_targets=3)
+    with pytest.raises(ValueError, match="float32 in a batch of pictures of uint8"):
+        collate([second], 10, 0, text_targets=4, pictures=1, levels=True)
     with pytest.raises(ValueError, match="3 targets, more than 2"):
         collate([second], 10, 0, text_targets=2, pictures=1)

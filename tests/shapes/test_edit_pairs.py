@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from janus_jax.shapes import edit as edits
-from janus_jax.shapes import edit_pairs, text, verify
+from janus_jax.shapes import edit_pairs, verify
 from janus_jax.shapes.edit_reason import reason
 from janus_jax.shapes.scene import Item, Noun, Scene
 from janus_jax.shapes.verify import Reading
+from janus_jax.shapes.world import FIRST
 
 CIRCLE, SQUARE = Item("circle", "red", 0.17, 0.17, 0.27), Item("square", "blue", 0.83, 0.5, 0.27)
 TRIANGLE = Item("triangle", "green", 0.5, 0.83, 0.27)
@@ -66,7 +67,7 @@ def test_what_is_not_clear():
 
 def test_reasons_are_the_scores():
     """Of near misses: Yes where all is done and nothing else, and no held-out pair but what the instruction says."""
-    pairs, right = {f"{color} {shape}" for color, shape in text.HELD_OUT_COLORS}, []
+    pairs, right = {f"{color} {shape}" for color, shape in FIRST.test.colors}, []
     for seed in range(150):
         rng = np.random.default_rng([seed, 7])
         edit = edits.random_edit(rng)
@@ -115,3 +116,18 @@ def test_held_out_edits():
     assert not any(edits.is_held_out(edit) for edit in drawn)
     with pytest.raises(ValueError, match="ask for fewer"):
         edit_pairs.held_out_edits(10_000)
+
+
+def test_clear_edits_are_of_the_training_side(monkeypatch):
+    """What words and pictures do not say clearly is drawn anew."""
+    rng = np.random.default_rng(0)
+    for kind in edits.KINDS:
+        for _ in range(6):
+            drawn, source, target = edit_pairs.clear_edit(rng, kind, side=56)
+            assert drawn.kind == kind and not edits.is_held_out(drawn) and source.shape == (56, 56, 3)
+            before, after = verify.read(source), verify.read(target)
+            assert edits.score(edits.parse(drawn.instruction, before), before, after) == 1
+    answers = iter([False, False, True])
+    monkeypatch.setattr(edit_pairs, "_is_clear", lambda *_: next(answers))
+    edit_pairs.clear_edit(rng)
+    assert next(answers, None) is None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from janus_jax.shapes import edit as edits
-from janus_jax.shapes import render, scene, text, verify
+from janus_jax.shapes import render, text, verify
 from janus_jax.shapes.scene import Item, Noun, Scene
+from janus_jax.shapes.world import FIRST
 
 CIRCLE, SQUARE = Item("circle", "red", 0.17, 0.17, 0.27), Item("square", "blue", 0.83, 0.5, 0.27)
 TRIANGLE = Item("triangle", "green", 0.5, 0.83, 0.27)
@@ -174,9 +175,9 @@ def test_instructions_address_one_object_each():
         edit = edits.random_edit(np.random.default_rng([seed, 4]))
         words = edit.instruction.split()
         for i, word in enumerate(words):
-            if word != "the" or words[i + 1] not in (*scene.SHAPES, *scene.COLORS):
+            if word != "the" or words[i + 1] not in (*FIRST.shapes, *FIRST.colors):
                 continue
-            color = words[i + 1] if words[i + 1] in scene.COLORS else None
+            color = words[i + 1] if words[i + 1] in FIRST.colors else None
             noun = Noun(1, color, words[i + 2] if color else words[i + 1])
             assert sum(noun.fits(item) for item in edit.source.items) == 1, edit
 
@@ -188,9 +189,9 @@ def test_training_edits_hold_out_what_evaluation_asks():
         edit = edits.random_edit(rng)
         for shown in (edit.source, edit.target):
             assert not text.shows_held_out(verify.Reading(shown.items))
-        assert not any(f"{color} {shape}" in edit.instruction for color, shape in text.HELD_OUT_COLORS)
+        assert not any(f"{color} {shape}" in edit.instruction for color, shape in FIRST.test.colors)
         free = edits.random_edit(rng, held_out=True)
-        named += any(f"{color} {shape}" in free.instruction for color, shape in text.HELD_OUT_COLORS)
+        named += any(f"{color} {shape}" in free.instruction for color, shape in FIRST.test.colors)
     assert named > 10
 
 

@@ -13,10 +13,13 @@ from scipy import ndimage
 
 from janus_jax.cache_codes import mix_codes
 from janus_jax.sequences import tokens
-from janus_jax.shapes import render, scene, text, verify
-from janus_jax.shapes.scene import COLORS, SHAPES, Ask, Item, Noun, Scene
+from janus_jax.shapes import reasons, render, scene, text, verify
+from janus_jax.shapes.scene import Ask, Item, Noun, Scene
 from janus_jax.shapes.verify import Reading
 from janus_jax.shapes.vocabulary import train_tokenizer
+from janus_jax.shapes.world import FIRST
+
+SHAPES, COLORS, HELD_OUT = FIRST.shapes, FIRST.colors, FIRST.test
 
 FREE_ASKS = [ask for category in text.FREE_CATEGORIES for kind in text.free_kinds(category) for ask in kind]
 ALL_ASKS = [ask for category in text.CATEGORIES for ask in text.all_asks(category)] + FREE_ASKS
@@ -82,7 +85,7 @@ def test_held_out_prompts():
     assert prompts == text.held_out_prompts(100) != text.held_out_prompts(100, seed=1)
     assert len(set(prompts)) == 600
     assert [text.parse(prompt).category for prompt in prompts] == [c for c in text.CATEGORIES for _ in range(100)]
-    assert all(map(text.is_held_out_prompt, prompts))
+    assert {text.split_of(prompt) for prompt in prompts} == {"test"}
     with pytest.raises(ValueError, match="single_object has only about .* ask for fewer"):
         text.held_out_prompts(150)
 
@@ -94,7 +97,7 @@ def test_training_prompts_hold_them_out():
     for prompt in drawn:
         ask = text.parse(prompt)
         assert not text.held_out(ask)
-        assert not {(noun.color, noun.shape) for noun in ask.nouns} & text.HELD_OUT_COLORS
+        assert not {(noun.color, noun.shape) for noun in ask.nouns} & HELD_OUT.colors
     assert {text.parse(prompt).category for prompt in drawn} == set(text.CATEGORIES)
 
 
@@ -119,7 +122,7 @@ def test_held_out_by_hand():
         "a square above a triangle",
         "a blue triangle and a red square",
     ]
-    assert [text.is_held_out_prompt(prompt) for prompt in held + free] == [True] * 8 + [False] * 8  # fmt: skip
+    assert [text.split_of(prompt) for prompt in held + free] == ["test"] * 8 + ["train"] * 8  # fmt: skip
 
 
 RED_CIRCLE, BLUE_CIRCLE = Item("circle", "red", 0.2, 0.2, 0.25), Item("circle", "blue", 0.2, 0.8, 0.25)
@@ -205,7 +208,7 @@ REASONS = [  # prompt, what is seen, all wordings of the reason
 @pytest.mark.parametrize("prompt, reading, expected", REASONS)
 def test_reasons_by_hand(prompt, reading, expected):
     ask = text.parse(prompt)
-    assert {text.reason(np.random.default_rng(seed), ask, reading) for seed in range(20)} == expected
+    assert {reasons.reason(np.random.default_rng(seed), ask, reading) for seed in range(20)} == expected
     assert verify.matches(ask, reading) == min(expected).startswith("Yes")
 
 
@@ -217,7 +220,7 @@ def test_scenes_reasons_and_scores():
         for compose, right in ((scene.compose, True), (scene.near_miss, False)):
             reading = Reading(compose(rng, ask).items)
             assert verify.matches(ask, reading) == right, (ask, reading)
-            assert text.reason(rng, ask, reading).startswith("Yes, " if right else "No, ")
+            assert reasons.reason(rng, ask, reading).startswith("Yes, " if right else "No, ")
             assert verify.score(ask, reading) == 1 if right else 0 <= verify.score(ask, reading) < 0.5
 
 
@@ -230,10 +233,10 @@ def test_free_prompts():
         # what is never shown is never asked for: else no picture of the prompt could be found
         assert any(not text.shows_held_out(Reading(scene.compose(rng, ask).items)) for _ in range(40)), ask
         assert verify.matches(ask, Reading(shown.items)) and verify.score(ask, Reading(shown.items)) == 1
-        assert text.reason(rng, ask, Reading(shown.items)).startswith("Yes, ")
+        assert reasons.reason(rng, ask, Reading(shown.items)).startswith("Yes, ")
         for items in (scene.near_miss(rng, ask).items, shown.items[1:]):
             right = verify.matches(ask, Reading(items))
-            assert text.reason(rng, ask, Reading(items)).startswith("Yes, " if right else "No, ")
+            assert reasons.reason(rng, ask, Reading(items)).startswith("Yes, " if right else "No, ")
             assert (verify.score(ask, Reading(items)) == 1) == right
         assert not verify.matches(ask, Reading(shown.items[1:]))
     # which shapes they show is free indeed
@@ -264,17 +267,17 @@ def test_training_reasons_name_nothing_held_out():
         if text.shows_held_out(reading):
             continue
         seen += 1
-        reason = text.reason(rng, ask, reading)
-        assert not set(re.findall(rf"{color} {shape}", reason)) & text.HELD_OUT_COLORS, (prompt, reason)
-        assert not {(c, s) for s, c in re.findall(rf"{shape} is {color}", reason)} & text.HELD_OUT_COLORS, reason
+        reason = reasons.reason(rng, ask, reading)
+        assert not set(re.findall(rf"{color} {shape}", reason)) & HELD_OUT.colors, (prompt, reason)
+        assert not {(c, s) for s, c in re.findall(rf"{shape} is {color}", reason)} & HELD_OUT.colors, reason
         for count, named in re.findall(rf"{number} {shape}e?s", reason):
-            assert (text.NUMBERS[count], named) not in text.HELD_OUT_COUNTS, reason
+            assert (text.NUMBERS[count], named) not in HELD_OUT.counts, reason
         for first, joint, second in re.findall(rf"{shape} (?:is )?({'|'.join(side)}) (?:a|the) {shape}", reason):
             place = (first, side[joint], second)
             if side[joint] in ("right", "below"):
                 place = (second, scene.OPPOSITE[side[joint]], first)
-            assert place not in text.HELD_OUT_PLACES, reason
-        assert not all(re.search(rf"a {named}( and|\.)", reason) for named in text.HELD_OUT_PAIR), reason
+            assert place not in HELD_OUT.places, reason
+        assert not any(all(re.search(rf"a {n}( and|\.)", reason) for n in pair) for pair in HELD_OUT.pairs), reason
     assert seen > 2000
 
 
@@ -284,8 +287,8 @@ def test_training_reasons_name_no_held_out_count_of_one_color():
         ask = text.parse(text.train_prompt(rng, "counting"))
         reading = Reading(scene.near_miss(rng, ask).items)
         if not text.shows_held_out(reading):
-            reason = text.reason(rng, ask, reading)
-            for (count, shape), color in itertools.product(text.HELD_OUT_COUNTS, COLORS):
+            reason = reasons.reason(rng, ask, reading)
+            for (count, shape), color in itertools.product(HELD_OUT.counts, COLORS):
                 assert f"{text.NUMBER_NAMES[count]} {color} {text.plural(shape)}" not in reason, (ask, reading, reason)
 
 
@@ -549,25 +552,25 @@ BUILD = """
 import sys, grain
 from janus_jax.data import shapes_dataset
 from janus_jax.shapes import text, verify
-shapes_dataset.TRAIN_PROMPTS, shapes_dataset.FREE_PROMPTS, shapes_dataset.HELD_OUT_PER_CATEGORY = 12, 8, 2
-builder = shapes_dataset.Shapes(data_dir=sys.argv[1], file_format="array_record")
+shapes_dataset.TRAIN_PROMPTS, shapes_dataset.FREE_PROMPTS = 12, 8
+builder = shapes_dataset.Shapes(config="first", data_dir=sys.argv[1], file_format="array_record")
 builder.download_and_prepare()
-for split, count in (("train", 12), ("train_free", 8), ("held_out", 12)):
+for split, count in (("train", 12), ("train_free", 8)):
     source = builder.as_data_source(split)
     examples = list(grain.MapDataset.source(source))
     assert len(examples) == len(source) == count
     for example in examples:
         prompt, pictures = example["prompt"].decode(), example["pictures"]
         ask = text.parse(prompt)
-        assert text.is_held_out_prompt(prompt) == (split == "held_out")
+        assert text.split_of(prompt) == "train"
         assert example["category"].decode() == ask.category
-        assert [(image.shape, image.dtype) for image in pictures["image"]] == [((48, 48, 3), "uint8")] * 7
-        assert [score == 1 for score in pictures["score"]] == [True] * 4 + [False] * 3
+        assert [(image.shape, image.dtype) for image in pictures["image"]] == [((48, 48, 3), "uint8")] * 6
+        assert [score == 1 for score in pictures["score"]] == [True] * 3 + [False] * 3
         for image, score, reason in zip(pictures["image"], pictures["score"], pictures["reason"], strict=True):
             reading = verify.read(image)
             assert abs(verify.score(ask, reading) - score) < 1e-6
             assert reason.decode().startswith("Yes" if score == 1 else "No")
-            assert split == "held_out" or not text.shows_held_out(reading)
+            assert not text.shows_held_out(reading)
 assert "tensorflow" not in sys.modules
 """
 
@@ -618,7 +621,7 @@ def test_tokenizer_gives_texts_back(tokenizer):
     texts = [tokens.EDIT_REQUEST, tokens.SYSTEM_PROMPT, "\n", "\n\n", " a  b ", "", "Yes", "No, no."]
     for i in range(200):
         ask = draw_ask(rng, i)
-        texts += [text.phrase(rng, ask), text.reason(rng, ask, Reading(scene.near_miss(rng, ask).items))]
+        texts += [text.phrase(rng, ask), reasons.reason(rng, ask, Reading(scene.near_miss(rng, ask).items))]
     texts += ["ein Würfel, 3 €, 立方体 🟥\n\ttab", "a teal dodecahedron"]  # by single bytes
     for line in texts:
         assert tokenizer.decode(tokenizer.encode(line, bos=False)) == line

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import PAD, SEES, I, codes, params, picture, processor, run, score
+from tiny import MODEL, NO, PAD, SEES, YES, I, codes, params, picture, processor, run, score
 
 from janus_jax.sampling import density
 from janus_jax.sampling.density import Sampling
-from janus_jax.sequences import tokens
+from janus_jax.sequences import images, tokens
 from janus_jax.sequences.row import Row, collate
+from janus_jax.training import logps
+from janus_jax.training.logps import token_logps
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -84,6 +86,16 @@ def test_text_log_probabilities_by_hand():
     # the pictures' order matters
     swapped = score(params(), batch._replace(pixels=batch.pixels[:, ::-1]))["text"]
     assert np.abs(swapped - got["text"]).max() > 1e-2
+
+
+def test_grey_levels_are_normalised_as_the_processor_does_it():
+    levels = np.random.default_rng(3).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    scored = []
+    for pictures, as_levels in ((levels, True), (images.NORMALISED[levels], False)):
+        row = judge()
+        row.pictures = list(pictures)
+        scored.append(score(params(), collate([row], 60, 3, 7, pictures=2, fields=("verdict",), levels=as_levels)))
+    close(scored[0]["text"], scored[1]["text"])
 
 
 def hidden_of(ids_of_text):
@@ -166,3 +178,53 @@ def test_rows_of_a_batch_know_nothing_of_each_other():
         alone = score(params(), jax.tree.map(lambda x, i=i: x[i : i + 1], batch))["codes"]
         close(alone[0], together[i], 1e-4)
     assert np.abs(np.asarray(together[0] - together[1])).max() > 1e-2
+
+
+def naive(logits, ids):
+    """By indexing what log_softmax says, as jax differentiates it."""
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1)[..., 0]
+
+
+def test_chosen_log_probabilities_and_their_gradient():
+    rng = np.random.default_rng(0)
+    logits, weight = rng.standard_normal((3, 5, 7), np.float32) * 9, rng.standard_normal((3, 5), np.float32)
+    logits[0, :, 2] = -np.inf
+    ids = jnp.asarray(rng.integers(3, 7, (3, 5)), jnp.int32)
+    of = lambda f: jax.value_and_grad(lambda logits: jnp.sum(f(logits, ids) * weight))  # noqa: E731
+    got, expected = of(logps.chosen)(jnp.asarray(logits)), of(naive)(jnp.asarray(logits))
+    close(got[0], expected[0])
+    close(got[1], expected[1], 1e-6)
+    # a token that cannot be drawn
+    assert np.isneginf(logps.chosen(jnp.asarray(logits), ids.at[0].set(2))[0]).all()
+
+
+def test_logits_in_parts_are_the_same_to_rounding(monkeypatch):
+    """Values, entropies and gradients, where three places' codes fit at a time, and one place's words."""
+    rows = [painter(), painter(text=prompt()[:3] + prompt()[-1:])]
+    pictures = collate(rows, 80, 3, code_targets=2 * I, guided=True)
+    words = collate([judge()] * 2, 60, 3, 10, pictures=2, fields=("verdict",))
+    weight = jnp.asarray(np.random.default_rng(1).standard_normal((2, 2 * I)), jnp.float32)
+
+    def objective(params):
+        outputs = [token_logps(MODEL, params, batch, Sampling(5.0), (YES, NO)) for batch in (pictures, words)]
+        drawn, said = outputs[0]["codes"], outputs[1]["text"]
+        return jnp.sum(drawn * weight) + jnp.sum(said[:, :7] * weight[:, :7]), outputs
+
+    run = lambda: jax.jit(jax.value_and_grad(objective, has_aux=True))(params())  # noqa: E731
+    (whole, outputs), gradient = run()
+    monkeypatch.setattr(logps, "WHOLE", 2 * 3 * 16 * 4)
+    (value, parts), other = run()
+    np.testing.assert_allclose(value, whole, rtol=1e-5)
+    jax.tree.map(close, parts, outputs)
+    for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(gradient), strict=True):
+        close(a, b, 1e-4 * max(1.0, float(jnp.abs(b).max())))
+
+
+def test_logits_in_parts_never_stand_whole(monkeypatch):
+    batch = collate([painter()] * 3, 60, 3, code_targets=2 * I)
+    loss = lambda params: token_logps(MODEL, params, batch, Sampling(1.0))["codes"].sum()  # noqa: E731
+    held = lambda: str(jax.make_jaxpr(jax.grad(loss))(params()))  # noqa: E731
+    whole = f"f32[3,{2 * I},16]"
+    assert whole in held()
+    monkeypatch.setattr(logps, "WHOLE", 4 * 3 * 8 * 16)
+    assert whole not in held() and "f32[3,8,16]" in held()

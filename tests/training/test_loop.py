@@ -4,6 +4,7 @@ import functools
 import json
 import types
 import weakref
+from unittest import mock
 
 import grain
 import jax
@@ -65,6 +66,7 @@ def train(
     given=None,
     ahead=AHEAD,
     log_every=1,
+    **settings,
 ):
     """Trains on batches that differ from step to step, those of `bad` not finite; watch(n) is called before the n-th
     step of this run, and more(values) gives it further metrics."""
@@ -80,7 +82,7 @@ def train(
         state, values = step()(state, batch)
         return state, {**values, **more(values)}
 
-    config = ConfigDict({"steps": steps, "save_every": 2, "learning_rate": 0.1})
+    config = ConfigDict({"steps": steps, "save_every": 2, "learning_rate": 0.1, **settings})
     job = supervised(Built(watched, initial, abstract), given or [PARAMS], batches, PLACE)
     return fit(workdir, "toy", job, config, stop, log_every=log_every, ahead=ahead)
 
@@ -327,3 +329,25 @@ def test_a_signal_ends_at_once_before_the_first_step_only(tmp_path):
     assert stop.at_once
     synchronous(tmp_path, stop, after)
     assert seen == [None] * 6
+
+
+def test_metrics_without_a_value_are_named_once(tmp_path, capsys):
+    """With the reason, and left out beside the bar; the file says null."""
+    values = iter([{"a": np.nan, "b": 1.0}, {"a": np.nan, "b": np.nan}, {"a": 2.0, "b": 3.0}])
+
+    def advance(carry, number, pause):
+        return carry, {"skipped": 0.0, **next(values)}
+
+    config = ConfigDict({"steps": 3, "save_every": 10})
+    job = Job(dict, None, lambda carry: ({}, {}), advance, shown=("a", "b"), why=lambda name: f"no {name} today")
+    log = []
+    with mock.patch.object(loop.tqdm, "set_postfix", lambda self, shown: log.append(shown)):
+        fit(tmp_path, "x", job._replace(items=lambda carry: ({"state": {"w": np.zeros(1)}}, {})), config, Stop())
+    said = [line for line in capsys.readouterr().err.splitlines() if "no value of" in line]
+    assert [line[line.index("step") :] for line in said] == [
+        "step 1: no value of a (no a today)",
+        "step 2: no value of b (no b today)",
+    ]
+    assert log == [{"b": "1"}, {}, {"a": "2", "b": "3"}]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["a"] for line in lines] == [None, None, 2.0]

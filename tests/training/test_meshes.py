@@ -13,7 +13,7 @@ from tiny import MODEL
 
 from janus_jax.models.janus import Janus, init_params
 from janus_jax.parallel import sharding
-from janus_jax.training import losses
+from janus_jax.training import logps, losses
 from janus_jax.training.logps import token_logps
 from janus_jax.training.step import build, trainable_leaves
 
@@ -84,3 +84,11 @@ def test_a_mesh_gives_the_numbers_of_one_device(stage, shape):
     for name, value in expected[2].items():
         assert float(got[2][name]) == pytest.approx(float(value), abs=1e-5, rel=1e-5), name
     assert expected[2]["grad_norm"] > 0.1
+
+
+def test_on_a_mesh_logits_in_parts_give_them_too(monkeypatch):
+    """Two rows a device, five places' words at a time."""
+    expected = after_one_step("sft", (1, 1, 1))
+    monkeypatch.setattr(logps, "WHOLE", 4 * 2 * 5 * 480)
+    got = after_one_step.__wrapped__("sft", (2, 2, 2))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5, rtol=0), got[:2], expected[:2])

@@ -11,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from janus_jax.errors import UserError
 from janus_jax.training import metrics as metrics_module
+from janus_jax.training import writers
 from janus_jax.training.metrics import Metrics
 
 
@@ -84,7 +85,8 @@ def test_a_line_that_cannot_be_written(tmp_path, monkeypatch):
 def test_events_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     """Are left out; the training goes on, and so do they when there is room again."""
     with Metrics(tmp_path, "rl") as metrics:
-        monkeypatch.setattr(metrics._board, "write_event", full)
+        board = metrics._writers._writers["tensorboard"]._board
+        monkeypatch.setattr(board, "write_event", full)
         metrics.write(1, {"loss": 1})
         metrics.write(2, {"loss": 2})
         with monkeypatch.context() as patch:
@@ -94,7 +96,7 @@ def test_events_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     assert len(lines(tmp_path)) == 4 and capfd.readouterr().err == ""
     found = [event.step for event in events(tmp_path) if event.summary.value]
     assert found[0] == 2 and found[-1] == 4
-    monkeypatch.setattr(metrics_module, "EventsWriter", full)
+    monkeypatch.setattr(writers, "EventsWriter", full)
     with Metrics(tmp_path, "rl", done=4) as metrics:
         metrics.write(5, {"loss": 1})
     assert len(lines(tmp_path)) == 5

@@ -4,7 +4,6 @@ Parameters are compared after SGD: Adam divides by the gradient's size and would
 """
 
 import functools
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -362,16 +361,15 @@ def test_both_stages_in_explicit_mode(stage):
 @pytest.mark.parametrize("updates", [1, 2, 12])
 def test_a_step_whose_updates_were_all_skipped_counts(updates):
     """Stage 2's steps of several updates: the share is exactly 1, and one good update ends a row of skipped steps."""
-    config = SimpleNamespace(updates=updates, released=False)
     names = ("loss", "max_logp_gap", "lost", "entropy_codes", "share_codes", "entropy_text", "share_text")
 
     def learnt(good):
-        def step(state, batches):
-            return state + 1, {**dict.fromkeys(names, jnp.float32(0)), "skipped": jnp.float32(state not in good)}
+        each = {"skipped": [jnp.float32(n not in good) for n in range(updates)], "kl": map(jnp.float32, range(updates))}
+        named = [dict(zip(each, values, strict=True)) for values in zip(*each.values(), strict=True)]
+        return learning.learnt([{**dict.fromkeys(names, jnp.float32(n)), **one} for n, one in enumerate(named)])
 
-        stage = SimpleNamespace(programs=SimpleNamespace(built=SimpleNamespace(step=step)))
-        return learning.learn(config, stage, 0, None)
-
-    state, values = learnt(good=())
-    assert state == updates and values["skipped"] == 1 and in_a_row(3, values) == 4
-    assert in_a_row(3, learnt(good=(0,))[1]) == 0
+    values = learnt(good=())
+    assert values["skipped"] == 1 and in_a_row(3, values) == 4
+    assert in_a_row(3, learnt(good=(0,))) == 0
+    # the last update's, but what is said of the sampler is of the first, before which nothing was learnt
+    assert values["kl"] == updates - 1 and values["max_logp_gap"] == values["lost"] == 0
