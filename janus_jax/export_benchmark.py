@@ -11,7 +11,6 @@ verdicts. Stopped, the same command goes on with what is missing, and ends with 
 --rounds 3 exports the picture that the model settles on; --first-out DIR, at no further cost, also the first ones.
 """
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -71,7 +70,7 @@ def settings_of(args, sampling: Sampling, suite: Suite, items, model) -> dict:
         "side of a drawn picture": model.cfg.vq.image_size,
         "seed": args.seed,
         "template": "SOURCE".join(around_source) if suite.edits else tokens.generation_prompt("{prompt}"),
-        **dataclasses.asdict(sampling),
+        **sampling.determining,
         "batch": args.batch,
         **card.versions(),
     }

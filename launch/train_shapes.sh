@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to the tables of docs/results.md, on the embedded world: tokenizer, base model, SFT (twice, with drawings of
-# the model in between), RL (three seeds), evaluation.
-#   launch/train_shapes.sh      about three hours on two CPU cores; everything goes to runs/
+# From nothing to a table like those of docs/results.md, on the second embedded world: tokenizer, base model, SFT
+# (twice, with drawings of the model in between), RL (three seeds), evaluation.
+#   launch/train_shapes.sh      meant for three hours on two CPU cores, not yet run whole; everything goes to runs/
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
