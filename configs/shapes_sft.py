@@ -1,5 +1,5 @@
-r"""Stage 1 on the embedded world: draw, judge, redraw, describe, edit and judge edits in one mixture, from the base
-model, on rendered pictures and on the base model's own drawings.
+r"""Stage 1 on the embedded world: draw, judge, redraw, describe, answer, edit and judge edits in one mixture, from the
+base model, on rendered pictures and on the base model's own drawings.
 
     python -m janus_jax.cache_codes --task edit --edits 4000 --tokenizer runs/vq/model --out runs/edits.npz
     python -m janus_jax.label_drawings --checkpoint runs/base --cache runs/cache.npz runs/cache_free.npz \
@@ -41,13 +41,13 @@ def get_config():
     # (length, ((task, earlier rounds, rows per step), ...)); 26 tokens of prompt: the few longer ones are left out
     config.buckets = (
         (62, (("draw", 0, 12),)),
-        (84, (("judge", 0, 16), ("describe", 0, 4))),
+        (84, (("judge", 0, 16), ("describe", 0, 4), ("answer", 0, 4))),
         (126, (("redraw", 1, 8), ("edit", 0, 6))),
         (142, (("judge", 1, 4), ("judge_edit", 0, 4))),
         (190, (("redraw", 2, 4), ("judge", 2, 2), ("edit", 1, 2))),
     )
     config.micro_batches = 1  # parts that a step's batch is cut into
-    config.shares = (10, 10, 15, 2, 6)  # of the loss: draw, judge, redraw as released; describe, edit
+    config.shares = (10, 10, 15, 2, 6)  # of the loss: draw, judge, redraw as released; describe and answer, edit
     config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
     config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
     # share of redrawn pictures that are the wrong one with its faults mended and the rest kept, not any right one

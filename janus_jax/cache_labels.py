@@ -122,7 +122,7 @@ def main(argv):
     reader = edit_file if edits else caption_file if args.captions else label_file
     tally = records.tally_of(args, args.edits or args.captions or args.labels)
     prompts = reader.read(tally.path, args.images or Path(tally.path).parent, tally, args.allow_outside)
-    model, params, processor = loading.load(args.checkpoint)
+    model, params, processor = loading.load(args.checkpoint, part="vq")
     with cli.Bar(sum(len(prompt.pictures) for prompt in prompts), 0, "encoding") as bar:
         groups = build(model, params, processor, prompts, args.batch, tally, args.out, bar.update, edits)
     tally.close()

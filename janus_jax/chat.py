@@ -34,7 +34,6 @@ def main(argv):
             print(piece, end="", flush=True)
 
     with flags.loaded(args) as model:
-        cli.compiling()
         for question in args.question:
             listen = None if args.mesh else tell
             (said,) = chat(*model, [(pictures, question)], sampling, args.seed, system=args.system, listen=listen)

@@ -297,22 +297,13 @@ def quiet():
             os.close(before)
 
 
-COMPILING = "compiling, the first time about a minute"
-
-
-def compiling() -> None:
-    """Says on stderr why nothing comes yet, for a command without a bar."""
-    print(COMPILING, file=sys.stderr, flush=True)
-
-
 class Bar(tqdm):
-    """A bar of what a command has finished of `total`: it says that programs compile until something comes of them."""
+    """A bar of what a command has finished of `total`, and how far the pictures under way are."""
 
     def __init__(self, total: int, done: int, title: str, unit: str = "picture", shown: bool = True):
         interval = 0.1 if sys.stderr.isatty() else 30.0
         super().__init__(total=total, initial=done, desc=title, unit=unit, disable=not shown, mininterval=interval)
-        self._said = "" if done >= total else COMPILING
-        self.set_postfix_str(self._said)
+        self._said = ""
 
     def codes(self, drawn: int, of: int) -> None:
         """What a drawing calls as it goes: of the pictures under way, so many of their codes are there."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 SHORTEST = 0.3  # seconds: what compiles faster is not kept
 PATIENCE = 1.5  # seconds of a compilation before it is announced
+FIRST = " (the programs of a command take about a minute, the first time)"
 
 
 def folder() -> Path:
@@ -43,12 +44,17 @@ def announce() -> None:
     if jax is None:
         return
     waiting: list[threading.Timer] = []
+    told = False
+
+    def say(name):
+        nonlocal told
+        tqdm.write(f"compiling {name}{'' if told else FIRST}", file=sys.stderr)
+        told = True
 
     def hear(record):
         if record.levelno <= logging.DEBUG and str(record.msg).startswith("Compiling") and record.args:
             name = str(record.args[0]).removeprefix("jit_").removeprefix("jit(").removesuffix(")")
-            line, later = f"compiling {name}", {"file": sys.stderr}
-            waiting.append(threading.Timer(PATIENCE, tqdm.write, [line], later))
+            waiting.append(threading.Timer(PATIENCE, say, [name]))
             waiting[-1].daemon = True
             waiting[-1].start()
         return record.levelno > logging.DEBUG

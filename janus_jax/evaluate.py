@@ -185,20 +185,20 @@ def _spent(path) -> float:
 
 def main(argv):
     args = arguments(argv)
-    sampling, where = flags.drawing(args), (args.out, args.batch, args.seed)
+    sampling, world = flags.drawing(args), loading.world_of(args.checkpoint)
+    settings, where = settings_of(args, sampling), (args.out, args.batch, args.seed)
     if args.suite == "shapes_questions":
-        answers.evaluate(flags.loaded(args), str(args.checkpoint), args.prompts_per_category, *where)
+        answers.evaluate(flags.loaded(args), settings, args.prompts_per_category, world, *where)
         return
-    world = loading.world_of(args.checkpoint)
     try:
         asked = suites.suite(args.suite, args.prompts_per_category, world, args.split)
     except ValueError as error:
         raise UserError(str(error)) from error
     cli.writable(args.out)
     if args.suite == "shapes_redraw":
-        redrawing.evaluate(flags.loaded(args), str(args.checkpoint), asked, args.samples, sampling, *where)
+        redrawing.evaluate(flags.loaded(args), settings, asked, args.samples, sampling, *where)
         return
-    records = Records(args.out.with_suffix(".trajectories.jsonl"), settings_of(args, sampling))
+    records = Records(args.out.with_suffix(".trajectories.jsonl"), settings)
     with flags.loaded(args) as model:
         began = time.time() - _spent(args.out)
         outcomes = _drawn(args, asked, sampling, records, model)
@@ -230,12 +230,14 @@ def main(argv):
 
 
 def settings_of(args, sampling) -> dict:
-    """What the outcomes depend on, beside the prompts."""
-    settings = {"checkpoint": str(args.checkpoint), "rounds": args.rounds, "seed": args.seed}
+    """What the outcomes depend on, beside what is asked."""
+    settings = {"checkpoint": str(args.checkpoint), "seed": args.seed}
     settings |= {} if args.suite == "shapes" else {"suite": args.suite}
     settings |= {} if args.split == "test" else {"split": args.split}
     settings |= {} if args.dtype == "float32" else {"dtype": args.dtype}
-    return settings | sampling.determining
+    if args.suite == "shapes_questions":  # answers are the likeliest ones
+        return settings | {"per_kind": args.prompts_per_category}
+    return settings | ({} if args.suite == "shapes_redraw" else {"rounds": args.rounds}) | sampling.determining
 
 
 def _drawn(args, asked, sampling, records, model) -> list[dict]:

@@ -165,8 +165,6 @@ def ask(args, jobs) -> None:
         for prompt, edits in {(pair.prompt, pair.source is not None) for some, _, _ in jobs for pair in some}:
             ids_of = tokens.edit_ids if edits else tokens.prompt_ids
             ids_of(processor.tokenizer, prompt)  # all are refused before any is printed
-        if not args.out:
-            cli.compiling()
         for some, how, to in jobs:
             for begin in range(0, len(some), args.batch):
                 part = some[begin : begin + args.batch]

@@ -171,19 +171,21 @@ def _abstract(cfg):
     return dict(sharding.paths(abstract_params(Janus(cfg))))
 
 
-def load(path, dtype=jnp.float32, mesh=None, base=None):
+def load(path, dtype=jnp.float32, mesh=None, base=None, part: str = ""):
     """Loads a checkpoint: (model, params, processor).
 
     path: a folder (of our own, in the original format or in that of HF transformers), a shipped name ("shapes-sft",
     "shapes-rl"), a hub id, or one file of weights (.pth, .bin, .safetensors), for which `base` names the folder of
     configuration and tokenizer. dtype: of the parameters and of the computation. mesh: parameters are placed on it by
-    the training layout; None = the default device. Raises UserError for anything that is missing, foreign or damaged.
+    the training layout; None = the default device. part: "llama", "siglip", "vq" or another top of the tree, which
+    alone is read; "" = all. Raises UserError for anything that is missing, foreign or damaged.
     """
     source = open_model(path, dtype, base)
+    leaves = {name: leaf for name, leaf in source.leaves.items() if name.startswith(f"{part}/" if part else "")}
     model = Janus(dataclasses.replace(source.cfg, dtype=jnp.dtype(dtype)))
     shardings = None if mesh is None else sharding.param_shardings(abstract_params(model), mesh)
     processor = processor_of(source.cfg, source.tokenizer, source.drawn_with)
-    return model, model_folder.place(source.leaves, shardings), processor
+    return model, model_folder.place(leaves, shardings), processor
 
 
 def load_vq(path):

@@ -144,6 +144,8 @@ def path_in(entry: dict, key: str, folder: Path, allow_outside: bool = False) ->
     """A path of an object, relative to `folder`. Raises BadRecord where it leads out of it, unless that is allowed;
     links that lie in the folder are followed."""
     name = text_in(entry, key)
+    if "\0" in name:  # no path has one, and what reads it may stop there
+        raise BadRecord(f"the path {name[:80]!r} has a NUL character", "a path has a NUL character")
     home = os.path.abspath(folder)
     if not (allow_outside or Path(os.path.normpath(os.path.join(home, name))).is_relative_to(home)):
         raise BadRecord(

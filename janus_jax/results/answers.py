@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from janus_jax import cli
-from janus_jax.checkpoints import loading
 from janus_jax.results.records import Records
 from janus_jax.results.scores import clustered
 from janus_jax.rl.retention import answers, held_out_questions
@@ -47,13 +46,12 @@ def report(answered: list[dict], **facts) -> dict:
     }
 
 
-def evaluate(loaded, checkpoint: str, per_kind: int, out: Path, batch: int, seed: int) -> None:
+def evaluate(loaded, settings: dict, per_kind: int, world: World, out: Path, batch: int, seed: int) -> None:
     """Asks a checkpoint, which the context manager `loaded` opens (flags.loaded), and writes the report to `out`, the
-    answers beside it as they come: a call that was stopped goes on with what is missing."""
+    answers beside it as they come: a call that was stopped goes on with what is missing. settings: JSON values, what
+    the answers depend on; a call with others does not go on."""
     cli.writable(out)
-    settings = {"checkpoint": checkpoint, "seed": seed, "per_kind": per_kind}
     records = Records(out.with_suffix(".answers.jsonl"), settings)
-    world = loading.world_of(checkpoint)
     with loaded as model, cli.keeping():
         asked = held_out_questions(per_kind, model[0].cfg.vq.image_size, seed, world)
         began, there = time.time(), len(records.found)
@@ -62,8 +60,7 @@ def evaluate(loaded, checkpoint: str, per_kind: int, out: Path, batch: int, seed
                 some = outcomes(*model, asked[first : first + batch], first, seed, world)
                 records.append(some)
                 bar.update(len(some))
-    facts = {"suite": "shapes_questions", "checkpoint": checkpoint, "seed": seed}
-    result = report(records.found, **facts, seconds=round(time.time() - began, 1))
+    result = report(records.found, **settings, seconds=round(time.time() - began, 1))
     cli.write(out, json.dumps(result, indent=1) + "\n")
     kinds = "   ".join(f"{kind} {row['right']:.3f}" for kind, row in result["categories"].items())
     print(f"right {result['overall']['right']:.3f} ± {result['stderr']['right'] or 0:.3f}   {kinds}")

@@ -101,10 +101,10 @@ def _reading(one):
     return Reading(tuple(Item(*item) for item in one["shows"]))
 
 
-def evaluate(loaded, checkpoint: str, asked: Suite, samples: int, sampling, out: Path, batch: int, seed: int) -> None:
+def evaluate(loaded, settings: dict, asked: Suite, samples: int, sampling, out: Path, batch: int, seed: int) -> None:
     """Asks a checkpoint, which the context manager `loaded` opens (flags.loaded), and writes the report to `out`, what
-    was drawn beside it as it comes: a call that was stopped goes on with what is missing."""
-    settings = {"suite": "shapes_redraw", "checkpoint": checkpoint, "seed": seed, **sampling.determining}
+    was drawn beside it as it comes: a call that was stopped goes on with what is missing. settings: JSON values, what
+    the outcomes depend on; a call with others does not go on."""
     records = Records(out.with_suffix(".redraws.jsonl"), settings)
     there = {(one["prompt"], one["sample"]) for one in records.found}
     work = [(request, sample) for request in asked.requests for sample in range(samples)]
@@ -120,7 +120,7 @@ def evaluate(loaded, checkpoint: str, asked: Suite, samples: int, sampling, out:
     by_prompt, by_combination = (
         figures(found, clusters) for clusters in ({p: p for p in asked.categories}, asked.combinations)
     )
-    result = {"suite": "shapes_redraw", "checkpoint": checkpoint, "seed": seed, "samples": samples}
+    result = {"split": "test", **settings, "samples": samples}
     result |= {"n": len(found), "redrawn": sum("own" in one for one in found)}
     result |= {"seconds": round(time.time() - began, 1), "cfg": sampling.cfg_weight}
     for key, of, which in (("figures", by_prompt, 0), ("stderr", by_prompt, 1)):

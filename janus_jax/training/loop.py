@@ -69,7 +69,6 @@ def fit(workdir, title: str, job: Job, config, stop, *, log_every: int = 1, ahea
         with metrics, cli.progress(done, config.steps, title, agree.is_first()) as bar:
             log = _Log(workdir, job, config, checkpoints, metrics, bar, done, log_every, ahead)
             most = min(MOST_SKIPPED, max(config.steps, 1))
-            bar.set_postfix_str("the first step compiles")
             while log.done < config.steps and log.skipped < most and not stopped:
                 profile.step("training", first=2, count=3)
                 try:

@@ -209,6 +209,18 @@ def test_load_from_a_folder_or_a_workdir(workdir):
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
 
 
+def test_a_part_is_read_alone(tmp_path):
+    """What does not belong to it is not looked at: a ruined weight there is not found."""
+    folder, ruined = tmp_path / "model", jax.tree.map(np.array, params())
+    ruined["llama"]["norm"]["scale"][0] = np.nan
+    loading.save(folder, MODEL, ruined, processor())
+    _, read, _ = loading.load(folder, part="vq")
+    assert set(read) == {"vq"}
+    jax.tree.map(np.testing.assert_array_equal, read["vq"], params()["vq"])
+    with refused("the weights are ruined: llama/norm/scale"):
+        loading.load(folder)
+
+
 def test_what_is_no_checkpoint(tmp_path, workdir):
     with refused("no checkpoint at .*nowhere: give a model folder, a finished workdir"):
         loading.load(tmp_path / "nowhere")

@@ -133,6 +133,7 @@ BAD = [
     ({"prompt": "a", "data": [3]}, "line 4: a labelled picture has img_path, reason"),
     ({"prompt": "a", "data": [item(0, True, 0.9, "Yes")]}, "line 4: state True is none of 0 to 4"),
     ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "../../x.png")]}, "line 4: the path '../../x.png' leads out of"),
+    ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "x\0.png")]}, "line 4: the path .* has a NUL"),
     ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "/etc/x.png")]}, "line 4: the path '/etc/x.png' leads out of"),
     ({"prompt": "a", "data": [item(0, 4, 0.9, "Yes", "pipe.png")]}, "line 4: .*pipe.png cannot be read: it is no reg"),
     ({"prompt": "a", "data": [item(0, 5, 0.5, "Yes")]}, "line 4: state 5 is none of 0 to 4"),

@@ -76,7 +76,7 @@ def test_the_same_words(checkpoint, tmp_path, capsys):
         chat.main([*told, "--max-tokens", "6", *mesh])
         found.append(([(line["verdict"], line["reason"]) for line in verdicts], capsys.readouterr()))
     assert found[0] == found[1]
-    assert "compiling" in found[0][1].err and found[0][1].out.count("\n") >= 2
+    assert found[0][1].out.count("\n") >= 2
 
 
 @pytest.mark.slow
