@@ -16,6 +16,7 @@ in one line at the end. What was encoded is kept as it comes: a command that was
 """
 
 import collections
+import functools
 import hashlib
 from pathlib import Path
 
@@ -27,18 +28,25 @@ from janus_jax.checkpoints import loading
 from janus_jax.data import cache, caption_file, edit_file, label_file, records
 from janus_jax.data.unfinished import Unfinished
 from janus_jax.errors import UserError
-from janus_jax.sampling import decode
+from janus_jax.models.vq import VQ
 from janus_jax.sequences import images, tokens
 
 
+@functools.partial(jax.jit, static_argnames="vq")
+def encode(vq: VQ, params, pixels):
+    """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I], with the parameters of the picture tokenizer alone."""
+    return vq.apply({"params": params}, pixels, method="encode_codes")
+
+
 def build(model, params, processor, prompts, batch: int, tally, out, progress=None, edits=False) -> cache.Groups:
-    """Groups of label_file.Labelled prompts. batch: pictures encoded together; tally: of the label file, counts prompts
-    that are too long and pictures that cannot be read, which are left out; out: the cache's file, beside which codes
-    are kept until it is complete; progress: called with the number of finished pictures; edits: prompts are
-    instructions, their first pictures the sources, and none is used without all its pictures. Raises UserError where
-    too much is bad."""
+    """Groups of label_file.Labelled prompts. params: of them "vq" is enough; batch: pictures encoded together; tally:
+    of the label file, counts prompts that are too long and pictures that cannot be read, which are left out; out: the
+    cache's file, beside which codes are kept until it is complete; progress: called with the number of finished
+    pictures; edits: prompts are instructions, their first pictures the sources, and none is used without all its
+    pictures. Raises UserError where too much is bad."""
     prompts = [prompt for prompt in prompts if _fits(processor, prompt, tally, edits)]
     pictures = [(prompt, picture) for prompt in prompts for picture in prompt.pictures]
+    vq = VQ(model.cfg.vq, model.cfg.dtype)
     encoder = hashlib.sha256()
     for leaf in jax.tree.leaves(params["vq"]):
         encoder.update(np.asarray(leaf).tobytes())
@@ -60,7 +68,7 @@ def build(model, params, processor, prompts, batch: int, tally, out, progress=No
                     bad.add(number)
             if pixels:
                 several = np.stack(pixels + pixels[-1:] * (batch - len(pixels)))  # one size for all batches
-                codes = np.asarray(decode.encode_codes(model, params, several))[: len(pixels)]
+                codes = np.asarray(encode(vq, params["vq"], several))[: len(pixels)]
                 kept.keep([number for number in part if number not in bad], codes)
             if progress:
                 progress(len(part))

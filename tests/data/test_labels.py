@@ -210,7 +210,7 @@ def test_pictures_outside_are_taken_where_that_is_allowed(world, tmp_path):
 
 def test_what_was_encoded_is_kept(world, tmp_path, groups, monkeypatch):
     """A run that ends in the middle is gone on with, and a picture that has changed is encoded anew."""
-    encoded, encode = [], cache_labels.decode.encode_codes
+    encoded, encode = [], cache_labels.encode
 
     def counting(model, params, pixels):
         encoded.append(len(pixels))
@@ -218,7 +218,7 @@ def test_what_was_encoded_is_kept(world, tmp_path, groups, monkeypatch):
             raise KeyboardInterrupt
         return encode(model, params, pixels)
 
-    monkeypatch.setattr(cache_labels.decode, "encode_codes", counting)
+    monkeypatch.setattr(cache_labels, "encode", counting)
     (tmp_path / "images").mkdir()
     shutil.copytree(world / "images" / "p", tmp_path / "images" / "p")
     moved = tmp_path / "images"
