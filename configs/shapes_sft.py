@@ -17,21 +17,7 @@ def get_config():
     config = ConfigDict()
     config.seed = 0
     config.preset = "shapes"
-    # entries that replace the preset's: pictures of 96 px, 36 codes to draw and 36 positions to see each; four layers
-    # laid out one after another are a seventh faster on a CPU than the loop
-    config.model = ConfigDict(
-        {
-            "scan": False,
-            "siglip": {"image_size": 96, "patch_size": 16},
-            "vq": {
-                "image_size": 96,
-                "patch": 4,
-                "channels": 24,
-                "channel_multipliers": (1, 2, 4),
-                "codebook_size": 1024,
-            },
-        }
-    )
+    config.model = ConfigDict()  # entries that replace the preset's, as in --config.model.llama.layers=2
     config.init = "runs/base"  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"  # not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes

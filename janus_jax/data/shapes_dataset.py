@@ -1,6 +1,6 @@
 """The embedded world as a TFDS dataset, `shapes`: prompts, each with right and wrong pictures, as ArrayRecord.
 
-builder = Shapes(config="first", data_dir="runs/data", file_format="array_record"); builder.download_and_prepare()
+builder = Shapes(config="second", data_dir="runs/data", file_format="array_record"); builder.download_and_prepare()
 source = builder.as_data_source("train")          # grain reads it; TensorFlow is not needed
 """
 
@@ -42,7 +42,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
     @property
     def world(self):
-        return WORLDS[self.builder_config.name] if self.builder_config else SHIPPED
+        return WORLDS[self.builder_config.name]
 
     def _info(self):
         side = self.world.side

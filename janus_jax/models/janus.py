@@ -96,24 +96,26 @@ class JanusConfig:
 
 
 PRESETS = {
-    # A few minutes of training on two CPU cores. Vocabulary sizes are multiples of 8 so that eight devices
-    # can share.
+    # Vocabulary sizes are multiples of 8 so that eight devices can share. Four layers laid out one after another are a
+    # seventh faster on a CPU than the loop.
     "shapes": JanusConfig(
         llama=LlamaConfig(
             vocab_size=512, width=192, layers=4, heads=4, kv_heads=4, head_dim=48, mlp=512, max_positions=1024
         ),
-        siglip=SiglipConfig(image_size=48, patch_size=8, width=128, layers=4, heads=4, mlp=512),
+        siglip=SiglipConfig(image_size=96, patch_size=16, width=128, layers=4, heads=4, mlp=512),
         vq=VQConfig(
-            image_size=48,
-            channels=8,
-            channel_multipliers=(1, 2, 4, 4),
+            image_size=96,
+            patch=4,
+            channels=24,
+            channel_multipliers=(1, 2, 4),
             res_blocks=1,
             z_channels=32,
-            codebook_size=256,
+            codebook_size=1024,
             groups=1,
             attention=False,
             local_norm=True,
         ),
+        scan=False,
     ),
     "1b": JanusConfig(),
     "7b": JanusConfig(llama=LlamaConfig(width=4096, layers=30, heads=32, kv_heads=32, mlp=11008)),

@@ -21,8 +21,8 @@ from janus_jax.shapes.world import SHIPPED
 TITLE = "janus_jax"
 SHAPES = ("shapes-sft", "shapes-rl")
 WORLD = (
-    f"This model knows a small world of coloured shapes: {', '.join(SHIPPED.shapes)}; {', '.join(SHIPPED.colors)}; up "
-    f"to {scene.MAX_ITEMS} of them, and which is left, right, above or below."
+    f"This model knows a small world of coloured shapes: {', '.join(SHIPPED.shapes)}; {', '.join(SHIPPED.colors)}; "
+    f"{' or '.join(SHIPPED.sizes)}; up to {scene.MAX_ITEMS} of them, and which is left, right, above or below."
 )
 NO_EDITS = "This model was not trained to edit: what it makes of a picture means nothing."
 EXAMPLES = [

@@ -1,6 +1,6 @@
 """Edit pairs of the embedded world: an instruction, a source and a target scene, and exact scores read from pictures.
 
-    edit = random_edit(rng); source, target = draw(edit, 48, rng)
+    edit = random_edit(rng); source, target = draw(edit, rng=rng)
     following(edit, read(source), read(picture)), preserving(edit, read(source), read(picture))
 
 Both scores compare two readings, that of the source picture and that of the edited one, and never look at a scene:

@@ -168,14 +168,13 @@ def _asked(ask):
 
 def caption(reading: Reading, world: World = SHIPPED) -> str:
     """What a picture shows and where, in reading order: the answer to QUESTION. A colour that would name a held-out
-    pair is left out; sizes are said where the world has words for them."""
+    pair is left out."""
     places = []
     for item in reading.items:
         row, column = (min(int(3 * place), 2) for place in (item.y, item.x))
         where = f"{('top', 'middle', 'bottom')[row]} {('left', 'center', 'right')[column]}"
-        size = size_word(item) if world.size_words else ""
         color = "" if (item.color, item.shape) in world.held_out.colors else item.color
-        places.append((row, column, " ".join(word for word in (size, color, item.shape, where) if word)))
+        places.append((row, column, " ".join(word for word in (size_word(item), color, item.shape, where) if word)))
     words = [what for _, _, what in sorted(places)]
     words += ["unclear"] * reading.unclear
     return ", ".join(words or ["nothing"]) + "."

@@ -32,7 +32,7 @@ def inside(shape: str, u, v):
         return lobes | ((v >= -0.24) & (v <= 0.5) & (np.abs(u) <= 0.5 * (0.5 - v) / 0.74))
     if shape == "star":
         return _star(u, v)
-    # no words of any world, but shapes that its own have to be told apart from: see World.decoys
+    # no words, but shapes that those of a world have to be told apart from: see World.decoys
     if shape in ("pentagon", "hexagon"):
         return _polygon(5 if shape == "pentagon" else 6, u, v)
     way, _, turned = shape.partition(" ")

@@ -124,8 +124,7 @@ def place(rng, kinds, relation=None, world: World = SHIPPED) -> Scene:
 def in_cell(rng, kind, row: int, column: int, world: World = SHIPPED) -> Item:
     """An object of a kind in a cell of the grid, with jitter in place and size; a size that is not said is free."""
     shape, color, size = (*kind, None)[:3]
-    if size not in world.sizes:
-        size = str(rng.choice(world.size_words))
+    size = size or str(rng.choice(list(world.sizes)))
     far = world.jitter[0]
     x, y = ((np.array([column, row]) + 0.5) / GRID + rng.uniform(-far, far, 2)).tolist()
     return Item(shape, color, x, y, float(rng.uniform(*world.sizes[size])))
@@ -188,7 +187,7 @@ def near_miss(rng, ask: Ask, world: World = SHIPPED) -> Scene:
         kinds[i] = (kinds[i][0], _other(rng, tuple(world.colors), kinds[i][1]), kinds[i][2])
     elif move == "size":
         i = said("size")
-        kinds[i] = (*kinds[i][:2], _other(rng, world.size_words, kinds[i][2]))
+        kinds[i] = (*kinds[i][:2], _other(rng, world.sizes, kinds[i][2]))
     elif move == "swap":
         (shape0, color0, size0), (shape1, color1, size1) = kinds
         kinds = [(shape0, color1, size0), (shape1, color0, size1)]

@@ -84,10 +84,9 @@ JOINTS = {joint: relation for relation, joints in PLACES.items() for joint in jo
 @functools.cache
 def _pattern(world):
     """What prompts of a world look like."""
-    numbers, colors, sizes = ("|".join(words) for words in (NUMBERS, world.colors, world.size_words))
-    size = rf"(?:(?P<z{{0}}>{sizes}) )?" if sizes else r"(?P<z{0}>(?!))?"
+    numbers, colors, sizes = ("|".join(words) for words in (NUMBERS, world.colors, world.sizes))
     noun = (
-        rf"(?P<n{{0}}>a single|exactly one|just one|an?|{numbers}) {size}"
+        rf"(?P<n{{0}}>a single|exactly one|just one|an?|{numbers}) (?:(?P<z{{0}}>{sizes}) )?"
         rf"(?:(?P<c{{0}}>{colors}) )?(?P<s{{0}}>{'|'.join((*world.shapes, ANY))})(?:e?s)?"
     )
     return re.compile(
@@ -143,8 +142,8 @@ def names_held_out_place(first: str, relation: str, second: str, held: HeldOut =
 
 
 def _sized(world, nouns):
-    """The nouns as they are, then with each size that can be said."""
-    return [*nouns, *(dataclasses.replace(noun, size=size) for size in world.size_words for noun in nouns)]
+    """The nouns as they are, then with each size."""
+    return [*nouns, *(dataclasses.replace(noun, size=size) for size in world.sizes for noun in nouns)]
 
 
 @functools.cache
@@ -158,7 +157,7 @@ def all_asks(category: str, world: World = SHIPPED) -> list[Ask]:
         pairs = itertools.permutations(_sized(world, one), 2)
         return [Ask(category, pair) for pair in pairs if pair[0].shape != pair[1].shape]
     if category == "counting":
-        looks = [(color, None) for color in (None, *world.colors)] + [(None, size) for size in world.size_words]
+        looks = [(color, None) for color in (None, *world.colors)] + [(None, size) for size in world.sizes]
         return [
             Ask(category, (Noun(n, color, shape, size),))
             for n in range(2, MAX_ITEMS + 1)

@@ -95,8 +95,7 @@ def _explain(pixels, distance, mask, window, side, world):
     if core.sum() < 4 or (ndimage.binary_fill_holes(mask) & ~mask).sum() > HOLE * side * side:
         return None
     full = np.median(distance[core])
-    # of a thin shape much of the inside is blended with the ground, which in a hue does not matter
-    color = _color(pixels[core if world.hue_tolerance else core & (distance >= SOLID * full)], world)
+    color = _color(pixels[core & (distance >= SOLID * full)], world)  # of a thin shape much is blended with the ground
     if color is None:
         return None
     if np.quantile(distance[core], 0.95) > PEAK * full:  # a smear
@@ -166,42 +165,12 @@ def _template(shape, x0, x1, y0, y1, side):
 
 
 def _color(core, world):
-    """The colour name that at least four fifths of the core pixels f32[N, 3] bear, or None."""
-    shares = _by_hue(core, world) if world.hue_tolerance else _by_distance(core, world)
-    name = max(shares, key=shares.get)
-    return name if shares[name] >= 0.8 else None
-
-
-def _by_distance(core, world):
-    """{color: share of the pixels that are near it in RGB}."""
-    return {
+    """The colour name that at least four fifths of the core pixels f32[N, 3] are near to in RGB, or None."""
+    shares = {
         name: (np.linalg.norm(core - rgb(*hsv), axis=-1) <= NEAR_COLOR).mean() for name, hsv in world.colors.items()
     }
-
-
-def _by_hue(core, world):
-    """{color: share of the pixels that have its hue and are vivid, or are black}."""
-    value = core.max(-1) / 255
-    spread = value - core.min(-1) / 255
-    black = (value < 0.33) & (spread < 0.16)
-    vivid = ~black & (spread >= 0.38 * value) & (value >= 0.35)
-    shares = {"black": black.mean()}
-    hue = _hue(core)
-    for name, width in world.hue_tolerance.items():
-        gap = np.abs((hue - world.colors[name][0] + 180) % 360 - 180)
-        shares[name] = (vivid & (gap <= width)).mean()
-    return shares
-
-
-def _hue(pixels):
-    """Hue in degrees of RGB pixels [N, 3]: the angle in the plane across the grey axis, by the HSV hexagon."""
-    red, green, blue = pixels.T
-    top = pixels.max(-1)
-    spread = np.maximum(top - pixels.min(-1), 1e-6)
-    sector = np.select(
-        [top == red, top == green], [(green - blue) / spread % 6, (blue - red) / spread + 2], (red - green) / spread + 4
-    )
-    return 60 * sector
+    name = max(shares, key=shares.get)
+    return name if shares[name] >= 0.8 else None
 
 
 @dataclasses.dataclass(frozen=True)

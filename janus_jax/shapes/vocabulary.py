@@ -11,8 +11,8 @@ from janus_jax.shapes.world import SHIPPED, World
 
 
 def train_tokenizer(seed: int = 0, sentences: int = 3000, world: World = SHIPPED) -> Tokenizer:
-    """A BPE tokenizer in which the world's words are single pieces. The method's fixed sentences are one piece each:
-    at 36 codes per picture, spelling them out would be a fifth of every sequence."""
+    """A BPE tokenizer in which the world's words are single pieces; a plural may be two. The method's fixed sentences
+    are one piece each: at 36 codes per picture, spelling them out would be a fifth of every sequence."""
     rng = np.random.default_rng(seed)
     lines = [EDIT_REQUEST, text.QUESTION] * 40
     for i in range(sentences):

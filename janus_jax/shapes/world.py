@@ -1,7 +1,7 @@
 """Worlds: which shapes, colours and sizes there are, how large a picture is, and which combinations are held out.
 
 A world is a value, and functions take it. A checkpoint names the world that it was trained on (see
-checkpoints/loading.world_of); one that names none was trained on FIRST.
+checkpoints/loading.world_of).
 
 Held out are combinations, never single words: (colour, shape) pairs, (count, shape) pairs, pairs of shapes, and
 placements. Those of *validation*, on which choices are made, and those of *test*, which no choice has seen, are
@@ -20,31 +20,27 @@ class HeldOut:
     mirrored wording is the same placement. wordings: the single-object category has no combination to hold out, there
     the wordings are: those whose checksum leaves one of these remainders by 4."""
 
-    colors: frozenset[tuple[str, str]] = frozenset()
-    counts: frozenset[tuple[int, str]] = frozenset()
-    pairs: frozenset[frozenset[str]] = frozenset()
-    places: frozenset[tuple[str, str, str]] = frozenset()
-    wordings: frozenset[int] = frozenset()
+    colors: frozenset[tuple[str, str]]
+    counts: frozenset[tuple[int, str]]
+    pairs: frozenset[frozenset[str]]
+    places: frozenset[tuple[str, str, str]]
+    wordings: frozenset[int]
 
     def __or__(self, other: "HeldOut") -> "HeldOut":
         return HeldOut(*(getattr(self, f.name) | getattr(other, f.name) for f in dataclasses.fields(self)))
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, field.name) for field in dataclasses.fields(self))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class World:
     """side: of a picture, in pixels; colors: {name: (hue in degrees, saturation, value)}, black has no hue; sizes:
-    {word: (least, most)} sides of an object's bounding square, as fractions of the picture's, where the word None
-    cannot be said; jitter: of a place, as a fraction of the picture's side, of a hue, in degrees, and of saturation and
-    value, as a share; pieces: how many its text tokenizer has.
+    {word: (least, most)} sides of an object's bounding square, as fractions of the picture's; jitter: of a place, as a
+    fraction of the picture's side, of a hue, in degrees, and of saturation and value, as a share; pieces: how many its
+    text tokenizer has.
 
     Of the verifier (verify.py): least_overlap of an object with the shape that it is taken for; slack, how far its
     outline may lie from that of the shape on average, as a fraction of the picture's side; slenderness, the most
     that one side of its box may be of the other; decoys, shapes that this world has no word for and that are told apart
-    from those that it has; hue_tolerance, {color: degrees} within which a hue is that colour's, or None: colours are
-    told by their distance in RGB."""
+    from those that it has."""
 
     name: str
     side: int
@@ -56,20 +52,14 @@ class World:
     validation: HeldOut
     test: HeldOut
     least_overlap: float
-    slack: float = 1.0
-    slenderness: float = 1.34
-    decoys: tuple[str, ...] = ()
-    hue_tolerance: MappingProxyType | None = None
+    slack: float
+    slenderness: float
+    decoys: tuple[str, ...]
 
     @property
     def held_out(self) -> HeldOut:
         """What training names nothing of."""
         return self.validation | self.test
-
-    @property
-    def size_words(self) -> tuple[str, ...]:
-        """The sizes that can be said."""
-        return tuple(word for word in self.sizes if word)
 
 
 def _pairs(*pairs: str) -> frozenset:
@@ -79,37 +69,6 @@ def _pairs(*pairs: str) -> frozenset:
 def _places(*places: str) -> frozenset:
     return frozenset(tuple(place.split()) for place in places)
 
-
-# What shapes-sft and shapes-rl were trained on. Its test split is what it held out; it has no validation split. Once
-# models of SECOND are shipped it goes, and with it World.hue_tolerance and what reads that in verify.py.
-FIRST = World(
-    name="first",
-    side=48,
-    shapes=("circle", "square", "triangle", "cross"),
-    colors=MappingProxyType(
-        {
-            "red": (0.0, 0.86, 0.88),
-            "yellow": (52.0, 0.88, 0.93),
-            "green": (130.0, 0.75, 0.64),
-            "blue": (220.0, 0.80, 0.86),
-            "purple": (285.0, 0.66, 0.70),
-            "black": (0.0, 0.0, 0.12),
-        }
-    ),
-    sizes=MappingProxyType({None: (0.265, 0.295)}),
-    jitter=(0.012, 4.0, 0.05),
-    pieces=480,
-    validation=HeldOut(),
-    test=HeldOut(
-        colors=frozenset({("red", "triangle"), ("yellow", "circle"), ("blue", "cross"), ("purple", "square")}),
-        counts=frozenset({(3, "triangle"), (2, "square"), (4, "circle")}),
-        pairs=_pairs("circle cross"),
-        places=_places("square left triangle", "triangle left circle", "cross above square", "circle above triangle"),
-        wordings=frozenset({0, 2}),
-    ),
-    least_overlap=0.78,
-    hue_tolerance=MappingProxyType({"red": 16.0, "yellow": 14.0, "green": 28.0, "blue": 25.0, "purple": 25.0}),
-)
 
 # Nearest colours are 97 apart in RGB, of 442; the palest is 147 from the ground.
 SECOND = World(
@@ -155,9 +114,9 @@ SECOND = World(
     ),
     least_overlap=0.7,
     slack=0.0078,  # three quarters of a pixel
-    decoys=("hexagon", "sideways hexagon", "inverted triangle", "inverted heart"),
     slenderness=1.2,
+    decoys=("hexagon", "sideways hexagon", "inverted triangle", "inverted heart"),
 )
 
-WORLDS = {world.name: world for world in (FIRST, SECOND)}
-SHIPPED = FIRST  # that of the shipped models
+WORLDS = {world.name: world for world in (SECOND,)}
+SHIPPED = SECOND  # that of the shipped models
