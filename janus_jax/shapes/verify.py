@@ -28,6 +28,7 @@ SOLID = 0.85  # of that median: what a pixel has to stand out for its colour to 
 MIN_SIDE, MAX_SIDE = 0.15, 0.36  # bounding-box sides of an object, as fractions of the picture
 MIN_MARGIN = 0.02  # of the best overlap over the second
 NEAR_COLOR = 42.0  # RGB distance within which a pixel bears a colour; the two nearest are 97 apart
+MOST = 0.8  # share of an object's pixels that must bear its colour
 # Tips are thinner than a pixel, so that a bounding box looks smaller than it is. Where a shape has them, in units of
 # the pixels to try: left, right, top, bottom.
 TIPS = {"triangle": (0, 0, 1, 0), "diamond": (1, 1, 1, 1), "heart": (0, 0, 0, 1), "star": (1, 1, 1, 0)}
@@ -66,7 +67,7 @@ def read(picture, world: World = SHIPPED) -> Reading:
         if mask.sum() < SPECK * side * side:
             dust += mask.sum()
             continue
-        item = _explain(pixels, distance, labels == index, window, side, world)
+        item = _explain(pixels, background, distance, labels == index, window, side, world)
         if item is None:
             unclear += 1
         else:
@@ -80,7 +81,7 @@ def read(picture, world: World = SHIPPED) -> Reading:
     return Reading(tuple(items), unclear)
 
 
-def _explain(pixels, distance, mask, window, side, world):
+def _explain(pixels, background, distance, mask, window, side, world):
     """The item that a component shows, or None."""
     rows, columns = window
     box = (columns.start, columns.stop, rows.start, rows.stop)
@@ -96,7 +97,8 @@ def _explain(pixels, distance, mask, window, side, world):
         return None
     full = np.median(distance[core])
     color = _color(pixels[core & (distance >= SOLID * full)], world)  # of a thin shape much is blended with the ground
-    if color is None:
+    # what does not stand out so far must be such a blend, and no second, paler colour
+    if color is None or _blended(pixels[core], background, rgb(*world.colors[color])) < MOST:
         return None
     if np.quantile(distance[core], 0.95) > PEAK * full:  # a smear
         return None
@@ -165,12 +167,19 @@ def _template(shape, x0, x1, y0, y1, side):
 
 
 def _color(core, world):
-    """The colour name that at least four fifths of the core pixels f32[N, 3] are near to in RGB, or None."""
+    """The colour name that most of the core pixels f32[N, 3] are near to in RGB, or None."""
     shares = {
         name: (np.linalg.norm(core - rgb(*hsv), axis=-1) <= NEAR_COLOR).mean() for name, hsv in world.colors.items()
     }
     name = max(shares, key=shares.get)
-    return name if shares[name] >= 0.8 else None
+    return name if shares[name] >= MOST else None
+
+
+def _blended(core, background, color):
+    """The share of the core pixels f32[N, 3] that are near to the colour, or to a blend of it with the background."""
+    toward = color - background
+    along = np.clip((core - background) @ toward / (toward @ toward), 0, 1)
+    return (np.linalg.norm(core - background - along[:, None] * toward, axis=-1) <= NEAR_COLOR).mean()
 
 
 @dataclasses.dataclass(frozen=True)
