@@ -121,8 +121,11 @@ def test_entries_of_the_model():
     assert (
         model.llama.width == sft.configured_model(cli.parse_config(["--config", SFT], "", workdir=False)[0]).llama.width
     )
-    with pytest.raises(UserError, match="scan|bool"):
-        cli.parse_config(["--config", SFT, "--config.model.scan=2.5"], "", workdir=False)
+    config, _ = cli.parse_config(["--config", SFT, "--config.model.scan=2.5"], "", workdir=False)
+    with pytest.raises(UserError, match="scan is '2.5': it must be true or false"):
+        sft.configured_model(config)
+    with pytest.raises(UserError, match="scan|bool"):  # it has one
+        cli.parse_config(["--config", str(CONFIGS / "shapes_rl.py"), "--config.model.scan=2.5"], "", workdir=False)
     with pytest.raises(UserError, match="config.model"):  # it has none
         cli.parse_config(["--config", str(CONFIGS / "shapes_vq.py"), "--config.model.scan=1"], "", workdir=False)
     config, _ = cli.parse_config(["--config", SFT, "--config.model.llama.layrs=2"], "", workdir=False)

@@ -1,11 +1,14 @@
-"""The shipped configurations of real models: slices by name, one or several."""
+"""The shipped configurations: slices of real models by name, one or several; sizes of the small one."""
 
 import runpy
 
 import pytest
 
 from janus_jax import cli
+from janus_jax.models.janus import JanusConfig
+from janus_jax.models.vq import VQConfig
 from janus_jax.rl.programs import check_rows
+from janus_jax.shapes.world import WORLDS
 from janus_jax.training.sft import buckets_of
 
 JOBS = ("1b_sft", "7b_sft", "1b_rl", "7b_rl", "7b_edit_rl")
@@ -67,3 +70,12 @@ def test_bfloat16_where_it_is_said():
             config = configured(job, place)
             kept = "bfloat16" if (job, place) == ("1b_sft", "v6e-1") else "float32"
             assert config.moments == config.gradients == kept
+
+
+def test_the_small_model_draws_with_its_own_tokenizer():
+    """The picture tokenizer that configs/shapes_vq.py trains has the sizes of the preset that is trained on it."""
+    config, _ = cli.parse_config(["--config=configs/shapes_vq.py"], "", workdir=False)
+    cfg = JanusConfig.preset("shapes")
+    assert VQConfig(**config.vq) == cfg.vq
+    assert cfg.vq.image_size == cfg.siglip.image_size == WORLDS[config.world].side
+    assert cfg.llama.vocab_size >= WORLDS[config.world].pieces

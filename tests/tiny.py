@@ -1,6 +1,8 @@
 """The tiny model that the tests of sequences, sampling and training share."""
 
+import dataclasses
 import functools
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,10 @@ from janus_jax.sampling.density import Sampling
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.processor import Processor
 from janus_jax.shapes.vocabulary import train_tokenizer
+from janus_jax.shapes.world import SHIPPED, HeldOut
 from janus_jax.training.logps import token_logps
 
-# 16 codes and 4 seen positions per picture, the embedded world's vocabulary. Sizes divide by 2 for the meshes.
+# 16 codes and 4 seen positions per picture, a small vocabulary of the embedded world. Sizes divide by 2 for the meshes.
 MODEL = Janus(
     JanusConfig(
         llama=LlamaConfig(vocab_size=480, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48),
@@ -36,6 +39,22 @@ MODEL = Janus(
 I, SEES = MODEL.cfg.vq.tokens, MODEL.cfg.siglip.tokens
 EOS, PAD, YES, NO = 2, 3, 11, 12  # of processor(), as a test of rows says
 GUIDED = Sampling(cfg_weight=5.0)
+# A world that is not the shipped one, for what takes a world: a shape and a colour that the other has no words for.
+OTHER = dataclasses.replace(
+    SHIPPED,
+    name="other",
+    side=72,
+    shapes=("circle", "square", "pentagon"),
+    colors=MappingProxyType({name: SHIPPED.colors[name] for name in ("red", "blue")} | {"teal": (165.0, 0.8, 0.6)}),
+    validation=HeldOut(*[frozenset()] * 5),
+    test=HeldOut(
+        colors=frozenset({("teal", "pentagon")}),
+        counts=frozenset({(3, "pentagon")}),
+        pairs=frozenset({frozenset({"circle", "pentagon"})}),
+        places=frozenset({("square", "left", "circle")}),
+        wordings=frozenset({0}),
+    ),
+)
 
 
 @functools.cache
@@ -56,7 +75,8 @@ def params(seed=0):
 
 @functools.cache
 def processor() -> Processor:
-    return Processor(train_tokenizer(sentences=400), 16, 16)
+    world = dataclasses.replace(SHIPPED, pieces=MODEL.cfg.llama.vocab_size)
+    return Processor(train_tokenizer(sentences=400, world=world), 16, 16)
 
 
 @functools.partial(jax.jit, static_argnames="method")

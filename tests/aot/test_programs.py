@@ -114,9 +114,8 @@ def test_arithmetic_by_formula_is_that_of_the_program():
     """A forward pass in f32 without recomputation does what the formulas count; the compiler's text agrees."""
     cfg = JanusConfig.preset("shapes").changed({**TINY, "attention": "dot"})
     model = Janus(cfg)
-    (batch,) = mixture.blank(
-        [mixture.Bucket(96, (mixture.Kind("draw", 0, 2), mixture.Kind("judge", 0, 2)))], cfg.vq.tokens, 48
-    )
+    bucket = mixture.Bucket(96, (mixture.Kind("draw", 0, 2), mixture.Kind("judge", 0, 2)))
+    (batch,) = mixture.blank([bucket], cfg.vq.tokens, cfg.siglip.image_size)
     params = programs.abstract_params(model)
 
     def score(params, batch):

@@ -1,15 +1,14 @@
 """Questions in stage 1: rows with pictures made for them, none of what evaluation holds out."""
 
 import numpy as np
-from tiny import SEES, codes, grammar, picture, processor
+from tiny import OTHER, SEES, codes, grammar, picture, processor
 
 from janus_jax.data import cache, mixture
 from janus_jax.sequences.batch import DESCRIBE, TEXT
 from janus_jax.shapes import questions, verify
-from janus_jax.shapes.world import SECOND
 
 
-def groups(side=48):
+def groups(side=96):
     """One prompt with one picture; questions take the side of the pictures alone from it."""
     return cache.Groups(
         prompts=["a circle"],
@@ -28,7 +27,7 @@ def test_a_row_asks_about_the_picture_that_it_shows():
     for seed in range(60):
         row = maker.make(np.random.default_rng(seed), "answer", 0)
         (pixels,) = row.pictures
-        assert pixels.shape == (48, 48, 3) and pixels.dtype == np.uint8
+        assert pixels.shape == (96, 96, 3) and pixels.dtype == np.uint8
         targets = row.targets(TEXT)
         assert set(targets["group"]) == {DESCRIBE} and targets["ids"][-1] == processor().special.eos
         said = processor().decode(targets["ids"])
@@ -45,12 +44,12 @@ def test_a_row_asks_about_the_picture_that_it_shows():
 
 
 def test_questions_are_of_the_model_s_world():
-    maker, words = mixture.RowMaker(groups(96), grammar(), world=SECOND), set()
+    maker, words = mixture.RowMaker(groups(72), grammar(), world=OTHER), set()
     for seed in range(40):
         row = maker.make(np.random.default_rng(seed), "answer", 0)
-        assert verify.read(row.pictures[0], SECOND).unclear == 0
+        assert verify.read(row.pictures[0], OTHER).unclear == 0
         words |= set(processor().decode(np.concatenate([piece.ids for piece in row.pieces[2:]])).split())
-    assert {"star", "hearts"} & words and {"pink", "cyan"} & words
+    assert {"pentagon", "pentagons"} & words and "teal" in words
 
 
 def test_a_bucket_has_room_for_answers():
@@ -58,5 +57,5 @@ def test_a_bucket_has_room_for_answers():
     steps = mixture.Steps(maker, [mixture.Bucket(90, (mixture.Kind("answer", 0, 4),))], 0, 2)
     (batch,), (other,) = steps[0], steps[1]
     assert maker.longest < questions.LONGEST_ANSWER == batch.text.ids.shape[1]
-    assert batch.pixels.shape == (4, 1, 48, 48, 3) and (batch.text.weight.sum(1) > 1).all()
+    assert batch.pixels.shape == (4, 1, 96, 96, 3) and (batch.text.weight.sum(1) > 1).all()
     assert (batch.ids != other.ids).any() and np.array_equal(steps[0][0].ids, batch.ids)

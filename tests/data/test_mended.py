@@ -11,7 +11,7 @@ from janus_jax.sequences.batch import CODE
 from janus_jax.shapes import mend, render, scene, text, verify
 from janus_jax.shapes.world import SECOND, WORLDS
 
-BOTH = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+EVERY = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 
 
 def made(world, prompts=18):
@@ -33,7 +33,7 @@ def reproduce(pictures):
     return np.full((len(pictures), 4), 999, np.int32), pictures
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("packed", [False, True])
 def test_wrong_pictures_are_mended(world, packed):
     groups = made(world)
@@ -62,7 +62,7 @@ def test_nothing_is_mended_where_nothing_is_wrong():
     assert mended.with_mended(np.random.default_rng(0), right, reproduce, 1, SECOND) is right
 
 
-@BOTH
+@EVERY
 def test_pictures_are_judged_by_changed_prompts(world):
     groups = made(world, 36)
     got = mended.by_changed_prompts(np.random.default_rng(0), groups, world)

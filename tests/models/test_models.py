@@ -133,16 +133,16 @@ def test_methods_of_the_contract():
         result = jax.eval_shape(lambda p, *a: model.apply({"params": p}, *a, method=method), params, *args)
         return result.shape, result.dtype.name
 
-    assert out("encode_codes", f32(2, 48, 48, 3)) == ((2, 36), "int32")
-    assert out("decode_codes", i32(2, 36)) == ((2, 48, 48, 3), "float32")
-    assert out("understand", f32(2, 48, 48, 3)) == ((2, 36, 192), "float32")
+    assert out("encode_codes", f32(2, 96, 96, 3)) == ((2, 36), "int32")
+    assert out("decode_codes", i32(2, 36)) == ((2, 96, 96, 3), "float32")
+    assert out("understand", f32(2, 96, 96, 3)) == ((2, 36, 192), "float32")
     assert out("embed_text", i32(2, 7)) == ((2, 7, 192), "float32")
     assert out("embed_codes", i32(2, 7)) == ((2, 7, 192), "float32")
     mask = jax.ShapeDtypeStruct((2, 7), bool)
     assert out("decode", f32(2, 7, 192), mask) == ((2, 7, 192), "float32")
     assert out("decode", f32(2, 7, 192), mask, i32(2, 7)) == ((2, 7, 192), "float32")
     assert out("text_logits", f32(2, 7, 192)) == ((2, 7, 512), "float32")
-    assert out("code_logits", f32(2, 7, 192)) == ((2, 7, 256), "float32")
+    assert out("code_logits", f32(2, 7, 192)) == ((2, 7, 1024), "float32")
     cached = lambda p, x, m: model.apply(  # noqa: E731
         {"params": p}, x, m, cache=init_cache(cfg.llama, 2, 9, cfg.dtype), method="decode"
     )

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
-from tiny import grammar
+from tiny import OTHER, grammar
 
 from janus_jax.data.edits import read_edits
 from janus_jax.errors import UserError
 from janus_jax.rewards import shapes
 from janus_jax.rl import requests
 from janus_jax.rl.requests import Files
-from janus_jax.shapes.world import SECOND
 
 WORLD = Files()
 
@@ -51,8 +50,8 @@ def test_edits_change_no_prompt():
 def test_the_world_s_edits_are_clear_to_the_verifier():
     asked, _ = step(prompts_per_step=40, task="edit")
     judged = shapes.judge(asked, [request.source for request in asked])  # refuses what is not clear
-    assert {request.source.size for request in asked} == {(48, 48)}  # of pictures of 16 pixels little can be read
-    assert step(side=64, task="edit")[0][0].source.size == (64, 64)
+    assert {request.source.size for request in asked} == {(96, 96)}  # of pictures of 16 pixels little can be read
+    assert step(side=128, task="edit")[0][0].source.size == (128, 128)
     assert (judged["following"] == 0).all() and (judged["preserving"] == 1).all() and not judged["whole"].any()
     with pytest.raises(UserError, match="more than 9 tokens"):
         step(task="edit", prompt_tokens=9)
@@ -61,9 +60,9 @@ def test_the_world_s_edits_are_clear_to_the_verifier():
 def test_edits_of_another_world():
     """As large as its pictures are, in its words; its verifier finds them clear."""
     how = {"prompts_per_step": 20, "task": "edit", "prompt_tokens": 200}
-    asked, _ = requests.of_step(config(**how), grammar(), WORLD, 16, 0, world=SECOND)
-    assert {request.source.size for request in asked} == {(96, 96)}
-    judged = shapes.judge(asked, [request.source for request in asked], SECOND)
+    asked, _ = requests.of_step(config(**how), grammar(), WORLD, 16, 0, world=OTHER)
+    assert {request.source.size for request in asked} == {(72, 72)}
+    judged = shapes.judge(asked, [request.source for request in asked], OTHER)
     assert (judged["preserving"] == 1).all() and not judged["whole"].any()
     with pytest.raises(UserError, match="embedded world"):
         shapes.judge(asked, [request.source for request in asked])

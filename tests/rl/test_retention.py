@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import MODEL, grammar, processor
+from tiny import MODEL, OTHER, grammar, processor
 
 from janus_jax.errors import UserError
 from janus_jax.models.janus import Janus
@@ -14,7 +14,6 @@ from janus_jax.rl.retention import Labelled, check_lengths, listed_pictures
 from janus_jax.sequences.request import Request
 from janus_jax.sequences.row import Row
 from janus_jax.shapes import verify
-from janus_jax.shapes.world import SECOND
 
 
 def test_the_pictures_of_a_file(tmp_path):
@@ -71,14 +70,14 @@ def test_balanced_accuracy_by_hand(monkeypatch):
 
 
 def test_questions_of_another_world(monkeypatch):
-    """Its own answers are right in that world; the first one knows neither stars nor pink."""
-    asked = retention.held_out_questions(8, 96, world=SECOND)
-    assert retention.held_out_questions(2, 96, world=SECOND)[-1][0] == asked[-7][0]  # the n-th of a kind
+    """Its own answers are right in that world; the shipped one knows neither pentagons nor teal."""
+    asked = retention.held_out_questions(8, 72, world=OTHER)
+    assert retention.held_out_questions(2, 72, world=OTHER)[-1][0] == asked[-7][0]  # the n-th of a kind
     words = " ".join(f"{question.text} {question.answer}" for question, _ in asked)
-    assert "star" in words and "pink" in words
-    assert verify.read(np.asarray(asked[-1][1]), SECOND).unclear == 0
+    assert "pentagon" in words and "teal" in words
+    assert verify.read(np.asarray(asked[-1][1]), OTHER).unclear == 0
     monkeypatch.setattr(retention, "answers", lambda *_: [question.answer for question, _ in asked])
-    assert retention.answered(None, None, None, asked, SECOND) == 1 > retention.answered(None, None, None, asked)
+    assert retention.answered(None, None, None, asked, OTHER) == 1 > retention.answered(None, None, None, asked)
 
 
 def test_the_share_of_questions_that_is_answered(monkeypatch):

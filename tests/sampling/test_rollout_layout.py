@@ -79,7 +79,7 @@ def test_each_device_decodes_its_own_pictures():
 
 def test_the_cast_changes_no_number():
     # as many codes; bf16 convolutions take a CPU long
-    small = {"image_size": 12, "channels": 16, "channel_multipliers": (1, 1), "groups": 16, "res_blocks": 1}
+    small = {"image_size": 12, "patch": 1, "channels": 16, "channel_multipliers": (1, 1), "groups": 16}
     model = Janus(CFG.changed({"dtype": "bfloat16", "vq": small}))
     params = init_params(model, jax.random.key(0))
 
@@ -92,7 +92,7 @@ def test_the_cast_changes_no_number():
     rng = np.random.default_rng(0)
     ids = jnp.asarray(rng.integers(0, 256, (2, 5)), jnp.int32)
     codes = jnp.asarray(rng.integers(0, CFG.vq.codebook_size, (2, CFG.vq.tokens)), jnp.int32)
-    seen = jnp.asarray(rng.normal(size=(2, 48, 48, 3)), jnp.float32)
+    seen = jnp.asarray(rng.normal(size=(2, 96, 96, 3)), jnp.float32)
 
     @jax.jit
     def numbers(params):

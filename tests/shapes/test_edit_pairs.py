@@ -4,13 +4,14 @@ import re
 
 import numpy as np
 import pytest
+from tiny import OTHER
 
 from janus_jax.shapes import edit as edits
 from janus_jax.shapes import edit_pairs, verify
 from janus_jax.shapes.edit_reason import reason
 from janus_jax.shapes.scene import Item, Noun, Scene
 from janus_jax.shapes.verify import Reading
-from janus_jax.shapes.world import FIRST
+from janus_jax.shapes.world import SHIPPED
 
 CIRCLE, SQUARE = Item("circle", "red", 0.17, 0.17, 0.27), Item("square", "blue", 0.83, 0.5, 0.27)
 TRIANGLE = Item("triangle", "green", 0.5, 0.83, 0.27)
@@ -67,12 +68,12 @@ def test_what_is_not_clear():
 
 def test_reasons_are_the_scores():
     """Of near misses: Yes where all is done and nothing else, and no held-out pair but what the instruction says."""
-    pairs, right = {f"{color} {shape}" for color, shape in FIRST.test.colors}, []
+    pairs, right = {f"{color} {shape}" for color, shape in SHIPPED.held_out.colors}, []
     for seed in range(150):
         rng = np.random.default_rng([seed, 7])
         edit = edits.random_edit(rng)
         others = [edit_pairs.near_miss(rng, edit) for _ in range(2)]
-        source, *shown = (verify.read(picture) for picture in edits.draw(edit, 48, rng, others))
+        source, *shown = (verify.read(picture) for picture in edits.draw(edit, None, rng, others))
         if not edits.applies(edit, source):
             continue
         for reading in shown:
@@ -94,8 +95,8 @@ def test_score_is_one_or_under_a_half():
 
 def test_others_are_drawn_as_the_pair_is():
     edit = edits.random_edit(np.random.default_rng(0))
-    plain = edits.draw(edit, 48, np.random.default_rng(1))
-    more = edits.draw(edit, 48, np.random.default_rng(1), [edit.target, Scene(())])
+    plain = edits.draw(edit, None, np.random.default_rng(1))
+    more = edits.draw(edit, None, np.random.default_rng(1), [edit.target, Scene(())])
     for a, b in zip((*plain, plain[1]), more[:3], strict=True):
         np.testing.assert_array_equal(a, b)
     assert verify.read(more[3]).items == ()
@@ -115,7 +116,7 @@ def test_held_out_edits():
     drawn = [edits.random_edit(np.random.default_rng(seed)) for seed in range(300)]
     assert not any(edits.is_held_out(edit) for edit in drawn)
     with pytest.raises(ValueError, match="ask for fewer"):
-        edit_pairs.held_out_edits(10_000)
+        edit_pairs.held_out_edits(10_000, world=OTHER)
 
 
 def test_clear_edits_are_of_the_training_side(monkeypatch):
@@ -123,8 +124,8 @@ def test_clear_edits_are_of_the_training_side(monkeypatch):
     rng = np.random.default_rng(0)
     for kind in edits.KINDS:
         for _ in range(6):
-            drawn, source, target = edit_pairs.clear_edit(rng, kind, side=56)
-            assert drawn.kind == kind and not edits.is_held_out(drawn) and source.shape == (56, 56, 3)
+            drawn, source, target = edit_pairs.clear_edit(rng, kind, side=120)
+            assert drawn.kind == kind and not edits.is_held_out(drawn) and source.shape == (120, 120, 3)
             before, after = verify.read(source), verify.read(target)
             assert edits.score(edits.parse(drawn.instruction, before), before, after) == 1
     answers = iter([False, False, True])

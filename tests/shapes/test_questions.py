@@ -9,13 +9,13 @@ from janus_jax.shapes import questions
 from janus_jax.shapes.questions import KINDS, Question, right
 from janus_jax.shapes.scene import Item, Scene
 
-#   red circle     blue square
-#   red triangle   .
+#   large red circle     large blue square
+#   small red triangle   .
 SCENE = Scene(
     (
         Item("circle", "red", 0.2, 0.2, 0.28),
         Item("square", "blue", 0.8, 0.2, 0.28),
-        Item("triangle", "red", 0.2, 0.8, 0.28),
+        Item("triangle", "red", 0.2, 0.8, 0.19),
     )
 )
 
@@ -36,6 +36,9 @@ def test_answers_by_hand():
         "how many squares are there?": "one",
         "how many triangles are there?": "one",
         "how many crosses are there?": "no",
+        "how many diamonds are there?": "no",
+        "how many hearts are there?": "no",
+        "how many stars are there?": "no",
     }
     assert every(SCENE, "color") == {
         "what color is the circle?": "red",
@@ -52,7 +55,7 @@ def test_answers_by_hand():
     assert present["is there a red circle?"] == "yes" and present["is there a blue circle?"] == "no"
     assert "is there a green circle?" not in present and "is there a red cross?" not in present
     (caption,) = every(SCENE, "describe").values()
-    assert caption == "red circle top left, blue square top right, triangle bottom left."
+    assert caption == "large red circle top left, large blue square top right, small triangle bottom left."
 
 
 def test_no_single_answer_no_question():

@@ -8,7 +8,7 @@ import pytest
 from janus_jax.shapes import edit as edits
 from janus_jax.shapes import render, text, verify
 from janus_jax.shapes.scene import Item, Noun, Scene
-from janus_jax.shapes.world import FIRST
+from janus_jax.shapes.world import SHIPPED
 
 CIRCLE, SQUARE = Item("circle", "red", 0.17, 0.17, 0.27), Item("square", "blue", 0.83, 0.5, 0.27)
 TRIANGLE = Item("triangle", "green", 0.5, 0.83, 0.27)
@@ -39,7 +39,7 @@ def test_copy_and_target(kind):
         rng = np.random.default_rng([seed, 1])
         edit = edits.random_edit(rng, kind)
         wordings.add(edit.instruction.split()[0])
-        before, after = (verify.read(picture) for picture in edits.draw(edit, 48, rng))
+        before, after = (verify.read(picture) for picture in edits.draw(edit, rng=rng))
         if not edits.applies(edit, before) or after.unclear:
             continue  # two neighbours touch: a fact of the renderer, counted below
         pairs += 1
@@ -56,7 +56,7 @@ def test_unrelated_picture_preserves_little():
     for seed in range(200):
         rng = np.random.default_rng([seed, 2])
         edit, other = edits.random_edit(rng), edits.random_edit(rng)
-        before, after = verify.read(edits.draw(edit, 48, rng)[0]), verify.read(edits.draw(other, 48, rng)[1])
+        before, after = verify.read(edits.draw(edit, rng=rng)[0]), verify.read(edits.draw(other, rng=rng)[1])
         if edits.applies(edit, before) and len(before.items) > 1:
             scores.append(edits.preserving(edit, before, after))
     assert np.mean(scores) < 0.1
@@ -64,14 +64,15 @@ def test_unrelated_picture_preserves_little():
 
 
 def test_untouched_objects_are_the_same_to_the_pixel():
+    side = SHIPPED.side
     for seed in range(40):
         rng = np.random.default_rng([seed, 3])
         edit = edits.random_edit(rng)
-        source, target = edits.draw(edit, 48, rng)
-        touched = np.zeros((48, 48), bool)
+        source, target = edits.draw(edit, rng=rng)
+        touched = np.zeros((side, side), bool)
         for item in set(edit.source.items) ^ set(edit.target.items):
-            mask = render.coverage("square", item.x * 48, item.y * 48, item.size * 48, item.size * 48, 48) > 0
-            touched |= mask
+            box = (length * side for length in (item.x, item.y, item.size, item.size))
+            touched |= render.coverage("square", *box, side) > 0
         assert (source[touched] != target[touched]).any()
         np.testing.assert_array_equal(source[~touched], target[~touched])
 
@@ -175,9 +176,9 @@ def test_instructions_address_one_object_each():
         edit = edits.random_edit(np.random.default_rng([seed, 4]))
         words = edit.instruction.split()
         for i, word in enumerate(words):
-            if word != "the" or words[i + 1] not in (*FIRST.shapes, *FIRST.colors):
+            if word != "the" or words[i + 1] not in (*SHIPPED.shapes, *SHIPPED.colors):
                 continue
-            color = words[i + 1] if words[i + 1] in FIRST.colors else None
+            color = words[i + 1] if words[i + 1] in SHIPPED.colors else None
             noun = Noun(1, color, words[i + 2] if color else words[i + 1])
             assert sum(noun.fits(item) for item in edit.source.items) == 1, edit
 
@@ -189,9 +190,9 @@ def test_training_edits_hold_out_what_evaluation_asks():
         edit = edits.random_edit(rng)
         for shown in (edit.source, edit.target):
             assert not text.shows_held_out(verify.Reading(shown.items))
-        assert not any(f"{color} {shape}" in edit.instruction for color, shape in FIRST.test.colors)
+        assert not any(f"{color} {shape}" in edit.instruction for color, shape in SHIPPED.held_out.colors)
         free = edits.random_edit(rng, held_out=True)
-        named += any(f"{color} {shape}" in free.instruction for color, shape in FIRST.test.colors)
+        named += any(f"{color} {shape}" in free.instruction for color, shape in SHIPPED.held_out.colors)
     assert named > 10
 
 
@@ -213,7 +214,7 @@ def test_instructions_are_read_back(kind):
         found = edits.parse(edit.instruction.capitalize() + ".", source)
         assert (found.kind, found.nouns, found.color, found.where) == (edit.kind, edit.nouns, edit.color, edit.where)
         said.add(edit.instruction.split()[0])
-        before, after = (verify.read(picture) for picture in edits.draw(edit, 48, rng))
+        before, after = (verify.read(picture) for picture in edits.draw(edit, rng=rng))
         if not edits.applies(edit, before) or after.unclear:
             unclear += 1
             continue
