@@ -29,7 +29,7 @@ def warn_of_shipped(args, what: str) -> None:
     """Says on stderr what to expect where the checkpoint is a shipped one, which learnt no such thing."""
     if args.checkpoint in loading.SHIPPED:
         print(
-            f"{args.checkpoint} knows only circles, squares, triangles and crosses, and how to draw and judge them: "
+            f"{args.checkpoint} knows only flat coloured shapes, and how to draw and judge them: "
             f"its {what} will make little sense",
             file=sys.stderr,
         )

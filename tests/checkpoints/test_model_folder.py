@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import MODEL, params, processor
+from tiny import MODEL, OTHER, params, processor
 
 from janus_jax import convert
 from janus_jax.checkpoints import loading, model_folder
@@ -15,7 +15,7 @@ from janus_jax.checkpoints.model_folder import load_params, save_model
 from janus_jax.errors import UserError
 from janus_jax.models.janus import JanusConfig
 from janus_jax.sequences import tokens
-from janus_jax.shapes.world import SECOND, SHIPPED
+from janus_jax.shapes.world import SHIPPED
 
 TREE = {
     "a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.array([0.1, -2.5, 1e-8], np.float32)},
@@ -415,14 +415,17 @@ def test_all_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
     assert done[-1] == ("sync", tmp_path.name)
 
 
-def test_a_checkpoint_knows_its_world(tmp_path):
+def test_a_checkpoint_knows_its_world(tmp_path, monkeypatch):
     """What is said is kept, by `convert` too; where nothing is said it is the shipped models'."""
     assert loading.world_of("shapes-sft") is SHIPPED
-    loading.save(tmp_path / "one", MODEL, params(), processor(), world=SECOND)
-    assert loading.world_of(tmp_path / "one") is SECOND
+    monkeypatch.setitem(loading.WORLDS, "other", OTHER)
+    loading.save(tmp_path / "none", MODEL, params(), processor())
+    assert loading.world_of(tmp_path / "none") is SHIPPED
+    loading.save(tmp_path / "one", MODEL, params(), processor(), world=OTHER)
+    assert loading.world_of(tmp_path / "one") is OTHER
     convert.main(["--src", str(tmp_path / "one"), "--dst", str(tmp_path / "two"), "--to", "own"])
-    assert loading.world_of(tmp_path / "two") is SECOND
+    assert loading.world_of(tmp_path / "two") is OTHER
     path = tmp_path / "two" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "world": "third"}))
-    with pytest.raises(UserError, match="names the world 'third': it must be one of first, second"):
+    with pytest.raises(UserError, match="names the world 'third': it must be one of second, other"):
         loading.world_of(tmp_path / "two")

@@ -37,7 +37,7 @@ def test_edits_and_their_outcomes(asked):
     """A copy first, the true picture then: nothing is done but all is kept, then both."""
     assert [asked.categories[r.prompt] for r in asked.requests] == [kind for kind in edits.KINDS for _ in range(2)]
     n = len(asked.requests)
-    rollout = Rollout.empty(asked.requests, np.zeros(n), rounds=2, reason=1, codes=4, side=48)
+    rollout = Rollout.empty(asked.requests, np.zeros(n), rounds=2, reason=1, codes=4, side=96)
     rollout.images[:, 0] = [np.asarray(request.source) for request in asked.requests]
     rollout.images[:, 1] = asked.targets
     rollout.rounds[:] = 2
@@ -72,8 +72,8 @@ def test_both_is_of_one_picture():
 
 def test_prompts_have_the_outcomes_they_had():
     (one,) = suites.suite("shapes", 1).requests[:1]
-    rollout = Rollout.empty([one], [0], rounds=1, reason=1, codes=4, side=48)
-    rollout.images[:] = np.asarray(Image.new("RGB", (48, 48), (240, 240, 240)))
+    rollout = Rollout.empty([one], [0], rounds=1, reason=1, codes=4, side=96)
+    rollout.images[:] = np.asarray(Image.new("RGB", (96, 96), (240, 240, 240)))
     rollout.rounds[:] = 1
     (outcome,) = evaluate.outcomes_of(rollout)
     assert set(outcome) == {"prompt", "sample", "right", "verdicts", "p_yes", "final"}

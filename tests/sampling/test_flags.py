@@ -110,4 +110,4 @@ def test_shipped_models_say_what_they_do_not_know(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(loading, "load", lambda *given: (MODEL, params(), processor()))
     for name in ("shapes-rl", str(tmp_path)):
         chat.main(["--checkpoint", name, "--question", "What?", "--max-tokens", "2"])
-        assert ("knows only circles" in capsys.readouterr().err) == (name == "shapes-rl")
+        assert ("knows only flat coloured shapes" in capsys.readouterr().err) == (name == "shapes-rl")
