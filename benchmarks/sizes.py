@@ -11,7 +11,7 @@ REASON = 32  # tokens of what is said about a picture
 GROUP = 2  # pictures of a prompt, in a step of stage 2
 SFT_ROWS = {"tiny": 8, "small": 2}
 
-# Layers laid out one after another, as configs/shapes_*.py have them: on a CPU quicker than the loop.
+# Layers laid out one after another, as in the preset "shapes": on a CPU quicker than the loop.
 SIZES = {
     "tiny": janus_jax.JanusConfig(
         llama=LlamaConfig(vocab_size=4096, width=256, layers=6, heads=4, kv_heads=4, head_dim=64, mlp=704),
