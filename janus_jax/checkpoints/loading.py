@@ -28,7 +28,6 @@ from janus_jax.shapes.world import WORLDS, World
 SHIPPED = ("shapes-sft", "shapes-rl")
 DRAWN_WITH = ("cfg_weight", "temperature")  # the fields of Sampling that a checkpoint may set
 MOST_DRAWN_WITH = 1000
-ADDED_LATER = {"vq": {"patch"}}  # sizes that earlier checkpoints do not have; theirs is the default
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.bin"]
 
 
@@ -116,7 +115,7 @@ def _own_config(folder, config) -> JanusConfig:
         for part, entries in cfg.to_dict().items():  # a size that is absent is damage: its default is another model
             if not isinstance(entries, dict):
                 continue
-            absent = entries.keys() - config["model"].get(part, {}).keys() - ADDED_LATER.get(part, set())
+            absent = entries.keys() - config["model"].get(part, {}).keys()
             if absent:
                 raise UserError(f"{part}.{min(absent)} is missing")
         return cfg

@@ -326,13 +326,14 @@ def test_a_configuration_that_makes_no_sense(tmp_path, key, value, words):
         loading.same_sizes(folder, MODEL.cfg) if key.startswith("model") else loading.drawn_with(folder)
 
 
-def test_every_size_is_said(tmp_path):
+@pytest.mark.parametrize("name", ["local_norm", "patch"])
+def test_every_size_is_said(tmp_path, name):
     folder = saved(tmp_path / "model")
     content = json.loads((folder / "config.json").read_text())
-    del content["model"]["vq"]["local_norm"]
+    del content["model"]["vq"][name]
     (folder / "config.json").write_text(json.dumps(content))
     model_folder.seal(folder)
-    with refused("config.json does not describe a model: vq.local_norm is missing"):
+    with refused(f"config.json does not describe a model: vq.{name} is missing"):
         loading.load(folder)
 
 
