@@ -231,6 +231,7 @@ def main(argv):
         seed=args.seed,
         cfg=sampling.cfg_weight,
         temperature=sampling.temperature,
+        **({} if args.again == "redraw" else {"again": args.again}),
     )
     if bound is not None:
         add_edits(result, suites.edit_figures(outcomes, asked.categories), bound)
