@@ -4,8 +4,7 @@ the pretrained Janus-Pro that the recipe starts from.
     python -m janus_jax.cache_codes --tokenizer runs/vq/model --data-dir runs/data --out runs/cache.npz
     python -m janus_jax.train_sft --config configs/shapes_base.py --workdir runs/base
 
-after the same with --split train_free --out runs/cache_free.npz. No model of this world has been trained to its end
-yet.
+after the same with --split train_free --out runs/cache_free.npz.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +32,7 @@ def get_config():
     # what commands will draw with
     config.cfg_weight = 1.0  # guidance; so small a model does better without
     config.temperature = 0.7  # a code drawn wrong spoils a picture
-    config.steps = 2400
+    config.steps = 2000
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"
     config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory

@@ -3,8 +3,7 @@ per-segment credit, the paper's weights of following and preserving.
 
     python -m janus_jax.train_rl --config configs/shapes_edit_rl.py --workdir runs/edit_rl0 --config.seed=0
 
-starts from runs/edit_sft, see configs/shapes_edit_sft.py. With --config.task=edit all of it edits. No model of this has
-been trained yet.
+starts from runs/sft, whose mixture has edits. With --config.task=edit all of it edits.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +14,7 @@ from janus_jax.rewards.settings import DEFAULTS
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.init = "runs/edit_sft"  # a checkpoint, a finished workdir or a shipped name; also the KL reference
+    config.init = "runs/sft"  # a checkpoint, a finished workdir or a shipped name; also the KL reference
     # how to compute, in place of what the checkpoint says
     config.model = ConfigDict({"dtype": "float32", "remat": "none", "scan": False})
     # of f32 products, on accelerators that have less: sampler and trainer must agree; "" = the default of the device

@@ -6,8 +6,7 @@ base model, on rendered pictures and on the base model's own drawings.
         --out runs/drawn.npz
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft1
 
-and once more from runs/sft1 with drawings of its own, see launch/train_shapes.sh. No model of this world has been
-trained to its end yet.
+and once more from runs/sft1 with drawings of its own, see launch/train_shapes.sh.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +25,7 @@ def get_config():
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...)); 26 tokens of prompt: the few longer ones are left out
     config.buckets = (
-        (62, (("draw", 0, 12),)),
+        (62, (("draw", 0, 24),)),
         (84, (("judge", 0, 16), ("describe", 0, 4), ("answer", 0, 4))),
         (126, (("redraw", 1, 8), ("edit", 0, 6))),
         (142, (("judge", 1, 4), ("judge_edit", 0, 4))),
@@ -42,7 +41,7 @@ def get_config():
     # what commands will draw with
     config.cfg_weight = 1.0  # guidance; so small a model does better without
     config.temperature = 0.7  # a code drawn wrong spoils a picture
-    config.steps = 1800
+    config.steps = 3000
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"
     config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory

@@ -3,8 +3,8 @@ it.
 
     python -m janus_jax.train_vq --config configs/shapes_vq.py --workdir runs/vq
 
-5500 steps on two CPU cores; not run at this length yet. With --config.steps="(1000,1200,500)" the verifier accepts
-0.995 of reconstructed right pictures and the second one 0.983, as the last line says. Resumes by itself.
+2700 steps, nine minutes on two CPU cores beside the rendering of the data set. The last line says how many of 600
+reconstructed right pictures the two verifiers accept: 0.998 and 0.982. Resumes by itself.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config():
     )
     config.pictures = 50_000  # size of the (drawn on demand) training set
     config.batch = 16
-    config.steps = (2000, 2500, 1000)  # of the three phases: without quantisation, with codes, with one ground code
+    config.steps = (1000, 1200, 500)  # of the three phases: without quantisation, with codes, with one ground code
     config.learning_rates = (3e-3, 2e-3, 2e-3)
     config.final_learning_rate = 5e-5  # of each phase, by a cosine
     config.warmup = 50  # steps of each phase

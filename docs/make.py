@@ -6,20 +6,34 @@ tests/test_docs.py fails where they are not what this makes.
 import inspect
 import re
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import janus_jax
 from janus_jax.results import glossary
 
-# Beside what `janus_jax` itself offers: what one calls or writes to put one's own in. module -> names.
+# Beside what `janus_jax` itself offers: heading -> module -> names.
 MORE = {
-    "train_rl": ("train",),
-    "rewards.judge": ("as_judge",),
-    "training.writers": ("Start", "Writer"),
-    "rl.advantages": ("Estimator",),
-    "rl.credit": ("Credit",),
-    "parallel.sharding": ("mesh_of",),
-    "results.storyboard": ("storyboard",),
+    "The processor, and saving a model": {
+        "sequences.processor": ("Processor",),
+        "checkpoints.loading": ("save",),
+    },
+    "To put your own in": {
+        "train_rl": ("train",),
+        "rewards.judge": ("as_judge",),
+        "training.writers": ("Start", "Writer"),
+        "rl.advantages": ("Estimator",),
+        "rl.credit": ("Credit",),
+        "parallel.sharding": ("mesh_of",),
+        "results.storyboard": ("storyboard",),
+    },
+    "Parts of a training loop (may move)": {
+        "sampling.introspect": ("rollouts",),
+        "sequences.grammar": ("Grammar.of",),
+        "rl.batches": ("make",),
+        "rl.objective": ("make_forward", "make_loss"),
+        "training.step": ("build",),
+    },
 }
 
 
@@ -31,20 +45,19 @@ def pages() -> dict[str, str]:
 def api() -> str:
     """The reference of the public names, from their docstrings."""
     public = {f"janus_jax.{name}": getattr(janus_jax, name) for name in janus_jax._PUBLIC}
-    more = {
-        f"janus_jax.{module}.{name}": getattr(import_module(f"janus_jax.{module}"), name)
-        for module, names in MORE.items()
-        for name in names
-    }
     parts = [
         "# Python reference\n",
         "Made by `python docs/make.py` from the docstrings. Arrays are written `f32[B,T,D]`; the letters are those of",
-        "[CONTRIBUTING.md](../CONTRIBUTING.md#names). What is not here may move between versions.\n",
+        "[CONTRIBUTING.md](../CONTRIBUTING.md#names). What is not here may move between versions, and so may the",
+        "last section, of whose parts `notebooks/sft_to_rl.ipynb` makes a training loop.\n",
         "## `import janus_jax`\n",
         *map(_entry, public, public.values()),
-        "## To put your own in\n",
-        *map(_entry, more, more.values()),
     ]
+    for heading, modules in MORE.items():
+        parts.append(f"## {heading}\n")
+        for module, names in modules.items():
+            found = import_module(f"janus_jax.{module}")
+            parts += [_entry(f"janus_jax.{module}.{name}", attrgetter(name)(found)) for name in names]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -66,6 +79,8 @@ def _signature(name, value) -> str:
     except (TypeError, ValueError):
         return name
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    # a table of rules is no help in a signature
+    plain = [one.replace(default=object()) if isinstance(one.default, tuple) and one.default else one for one in plain]
     shown = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
     shown = re.sub(r"<class '([\w.]+)'>", r"\1", shown)
     return name.rpartition(".")[2] + re.sub(r"<.*? at 0x\w+>|<factory>|<object.*?>", "...", shown)

@@ -34,7 +34,6 @@ from pathlib import Path
 
 from janus_jax import cli, rules
 from janus_jax.errors import UserError
-from janus_jax.results import scores
 from janus_jax.results.compare import across, number, paired, read
 
 ROW = {"train": (), "set": {}, "seeds": 1, "evaluate": True, "best_of": 0}
@@ -99,31 +98,17 @@ def needed(rows: dict, name: str, seed: int) -> list[tuple[str, int]]:
 
 
 def evaluation(workdir: Path, rows: dict, name: str, seed: int, settings) -> tuple[list[str], Path]:
-    """The command line of a run's evaluation, and its result. best_of draws as many single pictures per sample."""
+    """The command line of a run's evaluation, and its result."""
     row = rows[name]
     model = place(workdir, name, seed) if row["train"] else settle(workdir, rows, row["set"]["init"], seed)
     out = workdir / f"{name}-{seed}.json"
-    rounds, samples = settings.rounds, settings.samples
-    if row["best_of"]:
-        rounds, samples = 1, samples * row["best_of"]
     line = [sys.executable, "-m", "janus_jax.evaluate", "--no-pictures", "--checkpoint", str(model), "--out", str(out)]
-    line += ["--rounds", str(rounds), "--samples", str(samples), "--seed", str(settings.seed)]
+    line += (
+        ["--again", "best", "--rounds", str(row["best_of"])] if row["best_of"] else ["--rounds", str(settings.rounds)]
+    )
+    line += ["--samples", str(settings.samples), "--seed", str(settings.seed)]
     line += ["--prompts-per-category", str(settings.prompts_per_category), "--batch", str(settings.batch)]
     return line, out
-
-
-def best_of(outcomes, n: int) -> tuple[float, float]:
-    """(mean, standard error clustered by prompt) of the accuracy of the most probable Yes among n single pictures.
-    outcomes: as `evaluate` writes them, with samples side by side."""
-    right, prompts = [], []
-    for begin in range(0, len(outcomes), n):
-        part = outcomes[begin : begin + n]
-        if len({one["prompt"] for one in part}) != 1:
-            raise ValueError("samples of one prompt do not divide into groups of n")
-        chosen = max(part, key=lambda one: one["p_yes"][0])
-        right.append(float(chosen["right"][0]))
-        prompts.append(chosen["prompt"])
-    return scores.clustered(right, prompts)
 
 
 def figures(path: Path, row: dict) -> dict[str, tuple[float, float]] | None:
@@ -131,10 +116,9 @@ def figures(path: Path, row: dict) -> dict[str, tuple[float, float]] | None:
     if not path.is_file():
         return None
     report = json.loads(path.read_text())
-    if row["best_of"]:
-        lines = path.with_suffix(".trajectories.jsonl").read_text().splitlines()
-        return {"final": best_of([json.loads(line) for line in lines], row["best_of"])}
     errors = report["stderr"]
+    if row["best_of"]:
+        return {"final": (report["overall"]["final"], errors["final"])}
     result = {stage: (report["overall"][stage], errors[stage]) for stage in ("first", "final")}
     keys = ("gain", "repair_rate", "spoil_rate", "judge_agreement_balanced", "rounds_used")
     return result | {key: (report[key], errors[key]) for key in keys if report[key] is not None}

@@ -1,6 +1,6 @@
 """Serves a page to draw, edit, ask and judge on:
 
-    pip install "janus_jax[app]"
+    pip install -e ".[app]"        # in the checkout
     python -m janus_jax.app --checkpoint shapes-rl
 
 Pictures appear row by row as they are drawn, verdicts and reasons word by word. The page is at http://127.0.0.1:7860,
@@ -36,7 +36,8 @@ def main(argv):
     except ModuleNotFoundError as error:
         if error.name.split(".")[0] == "janus_jax":
             raise
-        raise UserError(f'the page needs gradio ({error.name} is missing): pip install "janus_jax[app]"') from error
+        mend = 'in the checkout, pip install -e ".[app]"'
+        raise UserError(f"the page needs gradio ({error.name} is missing): {mend}") from error
     sampling = sampling_of(args.checkpoint)
     model, params, processor = loading.load(args.checkpoint, args.dtype)
     params = decode.prepared(params)  # once, not for each request

@@ -27,7 +27,6 @@ def main(argv):
     args = parser.parse_args(argv)
     sampling = flags.speaking(args)
     pictures = [images.read(path) for path in args.image]
-    flags.warn_of_shipped(args, "answers")
 
     def tell(_, piece):  # what listens to a program has it on one device
         with contextlib.suppress(BrokenPipeError):  # raised again by the last print, outside of the model's loop

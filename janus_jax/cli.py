@@ -214,8 +214,8 @@ def add_model_flags(parser, checkpoint: str | None = None, mesh: bool = True) ->
         parser.add_argument(
             "--mesh",
             metavar="AXIS=N,...",
-            help="several devices: data splits the pictures, tensor the layers, and fsdp the pictures and, until they "
-            "are loaded, the layers; as data=2,tensor=4 (default: one device)",
+            help="several devices: data and fsdp split the pictures, tensor the layers; fsdp also shards the "
+            "parameters while they load; as data=2,tensor=4 (default: one device)",
         )
 
 

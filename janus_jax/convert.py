@@ -1,8 +1,8 @@
 """Copies a checkpoint, from any format and dtype to any other, bit by bit where they agree:
 
 python -m janus_jax.convert --src deepseek-ai/Janus-Pro-1B --dst janus-1b --to own --dtype bfloat16
-python -m janus_jax.convert --src runs/janus_sft --dst for-torch --to hf
-python -m janus_jax.convert --src ema.pth --base Janus-Pro-1B --dst janus-ema --to own
+python -m janus_jax.convert --src janus-1b --dst janus-1b-hf --to hf
+python -m janus_jax.convert --src ema.pth --base deepseek-ai/Janus-Pro-1B --dst janus-ema --to own
 python -m janus_jax.convert --src runs/rl0 --dst rl0 --push ORG/NAME --license apache-2.0 --results runs/eval_rl0.json
 
 --push uploads the folder to the Hugging Face hub, with a card: the recipe (a workdir's settings), numbers, licence, and

@@ -53,7 +53,6 @@ def main(argv):
     pictures = {path: images.read(path) for path in dict.fromkeys(path for path, _ in edits)}
     names = {"checkpoint": str(args.checkpoint), "dtype": args.dtype, "rounds": args.rounds, "seed": args.seed}
     gallery = Gallery(args.out, names | sampling.determining)
-    flags.warn_of_shipped(args, "edits")
     turns = max(len(instructions) for _, instructions in edits)
     # of each edit and sample, what the next turn starts from
     squares = {path: images.centre(picture) for path, picture in pictures.items()}

@@ -8,6 +8,9 @@ verdicts whose words contradict them; agreement of the verifier with a second on
 validation (or train), and test is left alone until they are made. The prompts, and what is held out of them, are those
 of the world that the checkpoint was trained on.
 
+--again fresh and --again best draw as many single pictures in place of drawing again, and keep the first Yes, or the
+highest P(yes): what introspection has to beat.
+
 --suite shapes_redraw says what looking and words are worth: given a wrong first picture and a No, how often the next
 one is right after the model's own reason, after another prompt's, and without one, against a fresh sample; and how many
 of the first picture's objects it keeps. --suite shapes_edit asks for held-out edits, of which a picture is
@@ -31,7 +34,7 @@ import numpy as np
 from janus_jax import cli
 from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
-from janus_jax.results import answers, evaluated, redrawing, scores, suites
+from janus_jax.results import answers, evaluated, fresh, redrawing, scores, suites
 from janus_jax.results.records import Records
 from janus_jax.rewards import shapes
 from janus_jax.rewards.judge import FOLLOWING, MATCH, PRESERVING, WHOLE
@@ -161,6 +164,12 @@ def arguments(argv):
     parser.add_argument("--suite", choices=tuple(suites.PER_CATEGORY), default="shapes", help="what is asked")
     parser.add_argument("--split", choices=SPLITS, default="test", help="which prompts of the world are asked")
     parser.add_argument("--rounds", type=int, default=3, help="pictures per trajectory at most")
+    parser.add_argument(
+        "--again",
+        choices=fresh.AGAIN,
+        default="redraw",
+        help="after a No: redraw it, or draw a fresh sample; best: so many fresh ones, the highest P(yes) counts",
+    )
     parser.add_argument("--samples", type=int, default=4, help="trajectories of each prompt")
     parser.add_argument("--prompts-per-category", type=int, help=f"how many prompts of each (default: {per})")
     parser.add_argument("--out", required=True, type=Path, help="the report to write, a .json file")
@@ -172,6 +181,8 @@ def arguments(argv):
         args.prompts_per_category = suites.PER_CATEGORY[args.suite]
     if args.split != "test" and args.suite in ("shapes_edit", "shapes_questions"):
         raise UserError(f"{args.suite} has one set, of all that training does not see: leave --split out")
+    if args.again != "redraw" and args.suite != "shapes":
+        raise UserError(f"--again {args.again} is for --suite shapes: leave it out")
     return args
 
 
@@ -198,10 +209,14 @@ def main(argv):
     if args.suite == "shapes_redraw":
         redrawing.evaluate(flags.loaded(args), settings, asked, args.samples, sampling, *where)
         return
-    records = Records(args.out.with_suffix(".trajectories.jsonl"), settings)
+    trajectories = args.out.with_suffix(".trajectories.jsonl")
+    records = Records(trajectories if args.again == "redraw" else args.out.with_suffix(".singles.jsonl"), settings)
     with flags.loaded(args) as model:
         began = time.time() - _spent(args.out)
         outcomes = _drawn(args, asked, sampling, records, model)
+        if args.again != "redraw":
+            outcomes = fresh.trajectories(outcomes, args.samples, args.again)
+            cli.write(trajectories, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in outcomes))
         bound = None if asked.targets is None else suites.edit_bound(*model[:2], asked)
     result = report(
         figures_of(outcomes, asked.categories),
@@ -216,6 +231,7 @@ def main(argv):
         seed=args.seed,
         cfg=sampling.cfg_weight,
         temperature=sampling.temperature,
+        **({} if args.again == "redraw" else {"again": args.again}),
     )
     if bound is not None:
         add_edits(result, suites.edit_figures(outcomes, asked.categories), bound)
@@ -237,21 +253,24 @@ def settings_of(args, sampling) -> dict:
     settings |= {} if args.dtype == "float32" else {"dtype": args.dtype}
     if args.suite == "shapes_questions":  # answers are the likeliest ones
         return settings | {"per_kind": args.prompts_per_category}
-    return settings | ({} if args.suite == "shapes_redraw" else {"rounds": args.rounds}) | sampling.determining
+    rounds = {} if args.suite == "shapes_redraw" else {"rounds": args.rounds if args.again == "redraw" else 1}
+    return settings | rounds | sampling.determining
 
 
 def _drawn(args, asked, sampling, records, model) -> list[dict]:
     """The outcomes of all that is asked, in order; those that are not among the records yet are drawn."""
     pictures, numbers = args.out.with_suffix(".pictures"), evaluated.numbers(list(asked.categories), records.found)
-    work = [(request, sample) for request in asked.requests for sample in range(args.samples)]
+    singly = args.again != "redraw"
+    rounds, samples = (1, args.samples * args.rounds) if singly else (args.rounds, args.samples)
+    work = [(request, sample) for request in asked.requests for sample in range(samples)]
     there = {(one["prompt"], one["sample"]) for one in records.found}
     missing = [(request, sample) for request, sample in work if (request.prompt, sample) not in there]
     with cli.keeping(), cli.Bar(len(work), len(work) - len(missing), "evaluating") as bar:
         if missing:
             settings = {"batch": args.batch, "on_codes": bar.codes}
-            for part in rollouts(*model, missing, args.rounds, sampling, args.seed, **settings):
+            for part in rollouts(*model, missing, rounds, sampling, args.seed, **settings):
                 outcomes = outcomes_of(part, model[-1], asked.world)
-                if not args.no_pictures:
+                if not (args.no_pictures or singly):
                     evaluated.keep(pictures, numbers, part.trajectories(model[-1]), outcomes)
                 records.append(outcomes)
                 bar.update(len(outcomes))

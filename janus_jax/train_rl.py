@@ -64,7 +64,7 @@ def main(argv):
 
 def train(config, workdir, judge=None) -> None:
     """Runs stage 2, or goes on with it, in a workdir. config: a ConfigDict, as configs/shapes_rl.py makes one; judge: a
-    function of requests and pictures that returns named scores (see rewards/judge.py), in place of config.reward's.
+    function(requests, pictures) that returns {name: N scores in [0, 1]}, in place of config.reward's.
     The finished model is WORKDIR/model. Raises UserError for what can be mended."""
     check_rl(config, CREDITS, ESTIMATORS)
     hosts.start(config)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a table like those of docs/results.md, on the second embedded world: tokenizer, base model, SFT
-# (twice, with drawings of the model in between), RL (three seeds), evaluation.
-#   launch/train_shapes.sh      meant for three hours on two CPU cores, not yet run whole; everything goes to runs/
+# From nothing to the tables of docs/results.md: tokenizer, base model, SFT (twice, with drawings of the model in
+# between), RL (three seeds, drawing and editing), evaluation.
+#   launch/train_shapes.sh      about three hours on two CPU cores; everything goes to runs/
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
@@ -22,9 +22,10 @@ trap 'stop 130' INT
 trap 'stop 143' TERM
 
 WORLD=second
-# Of stage 2: three rounds, each picture paid for being better than the one before, and groups that differ.
-STAGE2=(--config.credit=improvement --config.rounds=3 --config.redraws=1 --config.max_reason_tokens=24
-  --config.steps=60 --config.retention_prompts=96)
+# Of stage 2: three rounds, each picture paid for being better than the one before; a quarter of the prompts edit.
+STAGE2=(--config.credit=improvement --config.rounds=3 --config.max_reason_tokens=24 --config.task=both
+  --config.edit_share=0.25 --config.reward.weights="{'match':1.0,'following':0.5,'preserving':1.0}"
+  --config.prompts_per_step=12 --config.prompt_tokens=40 --config.steps=60 --config.retention_prompts=96)
 
 # run NAME ARGS...: one command of the package
 run() {
@@ -83,7 +84,7 @@ label runs/sft1 runs/drawn1.npz
 
 # 4. The guidance weight that is best on validation prompts, which the model is told, and where it fails with that.
 STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft1 --config.cache=runs/drawn1.npz
-  --config.steps=800 --config.learning_rate=3e-4)
+  --config.steps=1500 --config.learning_rate=3e-4)
 run train_sft "${STAGE1[@]}"
 validate() {
   [[ -f "runs/validation_$1.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation --cfg "$1" \
@@ -115,7 +116,19 @@ measure() {
   [[ -f "runs/redraw_$1.json" ]] ||
     run evaluate --checkpoint "runs/stored/$1" --suite shapes_redraw --samples 2 --prompts-per-category 50 \
       --out "runs/redraw_$1.json"
+  [[ -f "runs/edits_$1.json" ]] ||
+    run evaluate --checkpoint "runs/stored/$1" --suite shapes_edit --rounds 3 --samples 2 --out "runs/edits_$1.json"
+  [[ -f "runs/questions_$1.json" ]] ||
+    run evaluate --checkpoint "runs/stored/$1" --suite shapes_questions --out "runs/questions_$1.json"
+}
+# What introspection has to beat: as many fresh samples, by the model's own Yes and by its P(yes).
+instead() {
+  [[ -f "runs/$1_rl0.json" ]] || run evaluate --checkpoint runs/stored/rl0 --suite shapes --again "$1" --rounds 3 \
+    --samples 4 --out "runs/$1_rl0.json"
 }
 together measure sft rl0
 together measure rl1 rl2
+together instead fresh best
+run compare --baseline runs/fresh_rl0.json runs/eval_rl0.json
+run compare --baseline runs/best_rl0.json runs/eval_rl0.json
 run compare --baseline runs/eval_sft.json runs/eval_rl0.json runs/eval_rl1.json runs/eval_rl2.json

@@ -47,7 +47,7 @@ def test_command_lines(tmp_path):
     assert line[line.index("--rounds") + 1] == "3" and line[line.index("--samples") + 1] == "2"
     # as many single pictures
     line, _ = ablate.evaluation(tmp_path, rows, "best", 0, config().evaluate)
-    assert line[line.index("--rounds") + 1] == "1" and line[line.index("--samples") + 1] == "6"
+    assert line[line.index("--again") :][:6] == ["--again", "best", "--rounds", "3", "--samples", "2"]
     assert line[line.index("--checkpoint") + 1] == f"{tmp_path}/sft-0"
     # a run starts from that of its own seed, where there is one
     assert [ablate.needed(rows, "more", seed) for seed in range(3)] == [[("rl", 0)], [("rl", 1)], [("rl", 0)]]
@@ -70,16 +70,6 @@ def test_rows_that_are_none(row, words):
         ablate.rows_of(config(it=row, later={"train": RL}))
     with pytest.raises(UserError, match="a name of its own"):
         ablate.rows_of(ConfigDict({"rows": ({"train": RL}, {"train": RL})}))
-
-
-def test_best_of_by_hand():
-    def one(prompt, right, p_yes):
-        return {"prompt": prompt, "right": [right], "p_yes": [p_yes]}
-
-    outcomes = [one("a", False, 0.2), one("a", True, 0.9), one("b", True, 0.3), one("b", False, 0.4)]
-    assert ablate.best_of(outcomes, 2) == (0.5, 0.5)
-    with pytest.raises(ValueError, match="divide"):
-        ablate.best_of(outcomes, 3)
 
 
 def test_table(tmp_path):

@@ -163,5 +163,7 @@ def test_every_file_has_its_line():
     listed = re.findall(r"^\| `([\w/]+\.py)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     files = {str(file.relative_to(ROOT / "janus_jax")) for file in (ROOT / "janus_jax").rglob("[!_]*.py")}
     missing, gone = sorted(files - set(listed)), sorted(set(listed) - files)
+    twice = sorted({file for file in listed if listed.count(file) > 1})
     assert not missing, f"CONTRIBUTING.md, Every file: add a line for {', '.join(missing)}"
     assert not gone, f"CONTRIBUTING.md, Every file: there is no {', '.join(gone)}"
+    assert not twice, f"CONTRIBUTING.md, Every file: {', '.join(twice)} stands there twice"

@@ -8,6 +8,8 @@ import pytest
 from tiny import processor
 
 from janus_jax import evaluate
+from janus_jax.errors import UserError
+from janus_jax.results import compare
 from janus_jax.sampling.rollout import Rollout
 
 
@@ -32,8 +34,9 @@ def drawn(monkeypatch):
 
 
 def run(out, samples, *more):
-    flags = ["--checkpoint", "shapes-rl", "--rounds", "2", "--prompts-per-category", "1", "--samples", str(samples)]
-    evaluate.main([*flags, "--out", str(out), *more])
+    flags = ["--checkpoint", "shapes-rl", "--prompts-per-category", "1", "--samples", str(samples)]
+    rounds = [] if "--rounds" in more else ["--rounds", "2"]
+    evaluate.main([*flags, *rounds, "--out", str(out), *more])
     return json.loads(out.read_text())
 
 
@@ -57,3 +60,14 @@ def test_pictures_and_their_page(drawn, tmp_path, capsys):
 def test_without_pictures(drawn, tmp_path):
     run(tmp_path / "e.json", 1, "--no-pictures")
     assert not (tmp_path / "e.pictures").exists() and "images" not in (tmp_path / "e.trajectories.jsonl").read_text()
+
+
+def test_fresh_samples_in_place_of_redraws(drawn, tmp_path):
+    """Three single pictures a sample; both ways go on from what is drawn, and compare takes what comes out."""
+    report = run(tmp_path / "e.json", 2, "--again", "best", "--rounds", "3")
+    assert drawn == [6 * 2 * 3] and report["n"] == 12 and report["rounds_used"] == 3
+    report = run(tmp_path / "e.json", 2, "--again", "fresh", "--rounds", "3")
+    assert drawn == [36] and report["n"] == 12 and report["rounds_used"] == 1  # all that is drawn here is a Yes
+    assert len(compare.read(tmp_path / "e.json")[1]) == 12 and not (tmp_path / "e.pictures").exists()
+    with pytest.raises(UserError, match="--again best is for --suite shapes"):
+        run(tmp_path / "f.json", 2, "--again", "best", "--suite", "shapes_edit")

@@ -57,7 +57,7 @@ SHAPES = {
     },
 }
 
-MEND = "install libtpu, which compiles without a TPU: pip install '.[aot]'"
+MEND = "install libtpu, which compiles without a TPU: in the checkout, pip install -e '.[aot]'"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -241,8 +241,10 @@ def save(
     drawn_with: dict | None = None,
     world: World | None = None,
 ) -> None:
-    """Writes an own checkpoint that `load` reads; see model_folder.save_model. drawn_with: see drawn_with(); world: the
-    embedded world that it was trained on."""
+    """Writes a model folder of our own format, which `load` and every command read. dtype: floating parameters are
+    stored in it, None = in theirs. drawn_with: {"cfg_weight": ..., "temperature": ...} to draw it with, for
+    `sampling_of`. world: the embedded world that it was trained on. All processes of a pod call it; process 0 writes.
+    """
     config = {"kind": "janus", "model": model.cfg.to_dict(), **(drawn_with or {})}
     config |= {"world": world.name} if world else {}
     tokenizer = processor.tokenizer

@@ -215,9 +215,10 @@ class Janus(nn.Module):
 
     def decode(self, embeds: Array, mask: Array, positions: Array | None = None, cache: Cache | None = None):
         """embeds [B,T,D], mask bool[B,T], positions i32[B,T] | None -> hidden [B,T,D], or (hidden, cache)
-        given a cache, to which the T tokens are appended: see decoder.decode.
+        given a cache, to whose keys and values those of the T tokens are appended.
 
-        Positions count real tokens unless given. With a cache the parameters may be those of decode_params.
+        Positions count real tokens unless given. The cache needs T free slots: a write past its end is not noticed.
+        With a cache the parameters may be those of models.decoder.decode_params.
         """
         if cache is None:
             return self.llama(embeds, mask, positions)

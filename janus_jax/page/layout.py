@@ -24,7 +24,6 @@ WORLD = (
     f"This model knows a small world of coloured shapes: {', '.join(SHIPPED.shapes)}; {', '.join(SHIPPED.colors)}; "
     f"{' or '.join(SHIPPED.sizes)}; up to {scene.MAX_ITEMS} of them, and which is left, right, above or below."
 )
-NO_EDITS = "This model was not trained to edit: what it makes of a picture means nothing."
 EXAMPLES = [
     "two red circles",
     "three blue squares",
@@ -118,7 +117,9 @@ def build(handlers: Handlers) -> gr.Blocks:
                 gr.Examples(EXAMPLES, prompt, label="Examples")
             _button("Draw", handlers.draw, [prompt, *_numbers(handlers.sampling, 3)], [prompt])
         with gr.Tab("Edit"):
-            gr.Markdown(NO_EDITS if small else "Edits mean something where the checkpoint was trained on them.")
+            gr.Markdown(
+                "Pictures of that world." if small else "Edits mean something where the checkpoint was trained on them."
+            )
             source = picture("Picture (its middle square is edited)")
             instruction = _words("Instruction", "make the circle blue" if small else "what to change")
             _button("Edit", handlers.edit, [source, instruction, *_numbers(handlers.sampling, 1)], [instruction])

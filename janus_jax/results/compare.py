@@ -27,6 +27,7 @@ RATES = (
     ("contradictions", "verdicts that their words contradict"),
     ("verifier_agreement", "pictures of which two verifiers say the same"),
 )
+OF_CATEGORIES = (("first", "first"), ("final", "final"), ("yes_of_wrong", "Yes to wrong"))
 
 
 def read(path):
@@ -101,7 +102,9 @@ def tables(baseline, runs) -> str:
     by their checkpoints."""
     report, outcomes = baseline
     reports, results = zip(*runs, strict=True)
-    base, *names = names_of([r["checkpoint"] for r in (report, *reports)])
+    names = names_of([r["checkpoint"] for r in (report, *reports)])
+    whose = zip(names, (report, *reports), strict=True)
+    base, *names = [f"{name}, {r['again']}" if r.get("again") else name for name, r in whose]
 
     def own(r, key):
         """A figure of one report with its errors; key: its path, where `overall` is no part of the errors'."""
@@ -130,12 +133,14 @@ def tables(baseline, runs) -> str:
         lines.append(f"| **{several}** | **{mean[0]}** | **{mean[1]}** |")
     lines += [
         "",
-        f"| category | {base} first | {base} final | {several} first | {several} final |",
-        "|---|---|---|---|---|",
+        "| category | "
+        + " | ".join(f"{name} {title}" for name in (base, several) for _, title in OF_CATEGORIES)
+        + " |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in report["categories"]:
-        cells = [own(report, ("categories", name, s)) for s in ("first", "final")]
-        cells += [across([r["categories"][name][s] for r in reports]) for s in ("first", "final")]
+        cells = [own(report, ("categories", name, s)) for s, _ in OF_CATEGORIES]
+        cells += [across([r["categories"][name].get(s) for r in reports]) for s, _ in OF_CATEGORIES]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     lines += ["", f"| | {base} | {several} |", "|---|---|---|"]
     rates = [(key, title) for key, title in RATES if all(key in r for r in (report, *reports))]

@@ -65,9 +65,10 @@ TOPICS = {
             "spread_final": "The same of the chosen pictures.",
         },
         "what trains, by segment": {
-            "trained_first": "Mean of what the loss raises through the codes of first pictures.",
-            "trained_text": "The same through verdicts and reasons.",
-            "trained_final": "The same through the codes of later pictures.",
+            "trained_first": "Mean reward assigned to first pictures' codes by `credit`, before it is compared within "
+            "the group.",
+            "trained_text": "The same of verdicts and reasons.",
+            "trained_final": "The same of later pictures' codes.",
         },
         "its spread within a group": {
             "spread_trained_first": "Mean standard deviation of trained_first within a group.",

@@ -28,7 +28,8 @@ def rates(prompts, categories, right, verdicts, finals) -> dict:
     verdicts: lists of bools over its judged pictures; finals: index of the chosen picture. Returns a dict of (mean,
     standard error) pairs: "first", "final", "gain" (paired: final - first), "repair" (wrong first pictures made right),
     "spoil" (right ones made wrong), "agreement" (verdict = verifier over all judged pictures), "agreement_balanced"
-    (mean of the agreement over right and over wrong pictures), "rounds", and "categories": {name: {"first", "final"}}.
+    (mean of the agreement over right and over wrong pictures), "rounds", and "categories": {name: {"first", "final",
+    "yes_of_wrong" (wrong pictures, of any round, that the verdict is Yes to)}}.
     """
     prompts, categories = np.array(prompts), np.array(categories)
     first = np.array([float(r[0]) for r in right])
@@ -36,7 +37,7 @@ def rates(prompts, categories, right, verdicts, finals) -> dict:
     owner = np.repeat(prompts, [len(r) for r in right])
     truth = np.concatenate([np.asarray(r, bool) for r in right])
     said = np.concatenate([np.asarray(v, bool) for v in verdicts])
-    agree = (truth == said).astype(float)
+    agree, kind = (truth == said).astype(float), np.repeat(categories, [len(r) for r in right])
     on_right, on_wrong = (clustered(agree[truth == side], owner[truth == side]) for side in (True, False))
     return {
         "first": clustered(first, prompts),
@@ -54,6 +55,7 @@ def rates(prompts, categories, right, verdicts, finals) -> dict:
             str(name): {
                 "first": clustered(first[categories == name], prompts[categories == name]),
                 "final": clustered(final[categories == name], prompts[categories == name]),
+                "yes_of_wrong": clustered(said[~truth & (kind == name)], owner[~truth & (kind == name)]),
             }
             for name in dict.fromkeys(categories.tolist())
         },

@@ -97,8 +97,7 @@ def named(function) -> str:
 
 def as_judge(function: Callable, name: str = "") -> Judge:
     """A judge from a plain callable, function(requests, pictures), which returns {name: N scores} or N scores alone,
-    those of "match": numbers in [0, 1], as a list or any array, NaN where one is
-    missing. A Judged is taken as it is.
+    those of "match": numbers in [0, 1], as a list or any array, NaN where one is missing.
 
     The judge raises UserError, naming the function (as `name`, where that is given), where it raises or returns
     something else; so does this function where it is given no function."""

@@ -63,9 +63,16 @@ def gae(rewards, values, gamma: float = 1.0, lam: float = 1.0):
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """compare(rewards, valid): group-relative advantages, see above; per: over what the loss takes its mean, see
-    losses.pg_weights, None = as the credit says. value_head: tokens are trained with ppo.advantages, against a value
-    head's expectation; what `compare` says is for the metrics, and a group of one will do."""
+    """How the rewards of a group become advantages.
+
+    compare(rewards f32[..., G], valid bool[..., G]) -> f32[..., G]: the last axis is a group, valid says whose reward
+    is known; 0 for the others. per: what the loss takes its mean over, "segment", "trajectory" or "token"; None = as
+    the credit says. value_head: tokens are trained by GAE against a value head; `compare` is then for the metrics
+    alone, and a group of one will do.
+
+    One of your own: put it into this module's table before `train`, `ESTIMATORS["mine"] = Estimator(compare)`, and set
+    `config.estimator = "mine"`.
+    """
 
     compare: Callable
     per: str | None = None

@@ -47,9 +47,9 @@ def layout(credit: Credit, grammar: Grammar, prompt: int, rounds: int, reason: i
 
 def make(credit: Credit, rollout: Rollout, grammar: Grammar, shapes: Layout, side: int, guided: bool = True):
     """(painter's Batch, judge's Batch) of a rollout; old_logps are the sampler's, NaN where it has none, advantages and
-    ref_logps zero. Targets' groups are columns of the advantages, see `credited`. side: pixels along one side of a
-    picture that is seen; guided: whether pictures were drawn under guidance; then the painter's batch has unconditional
-    ids, too."""
+    ref_logps zero. Targets' groups are columns of the advantages, which `batches.with_credit` fills in. shapes: made by
+    `batches.layout`. side: pixels along one side of a picture that is seen. guided: whether pictures were drawn under
+    guidance; then the painter's batch has unconditional ids, too."""
     seen, sources = rollout.seen(side), sources_seen(rollout.requests, side)
     painters = [_painter(credit, rollout, grammar, i) for i in range(len(rollout))]
     judges = [_judge(credit, rollout, grammar, i, seen[i], sources[i]) for i in range(len(rollout))]

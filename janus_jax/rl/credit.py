@@ -42,10 +42,19 @@ class AfterYes(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Credit:
-    """One scheme. rewards(rewards f64[B,R], truth f64[B,R], rollout, T) -> f64[B,columns]: what trains each segment;
-    per: over what the loss takes its mean, see losses.pg_weights; after_yes: see there; judged: rounds whose words are
-    trained, None = all; rounds: the only T that it is about, None = any; always: pictures are drawn again even after a
-    Yes."""
+    """Which tokens a reward trains: one scheme.
+
+    rewards(rewards f64[B,R], truth f64[B,R], rollout, T) -> f64[B,columns]: what trains each segment, in the columns
+    first picture, words, then the later pictures; NaN trains nothing. T: the rounds that were allowed. per: what the
+    loss takes its mean over: "segment" (a trajectory's segment, then trajectories, then segments), "trajectory" (a
+    trajectory, then trajectories) or "token" (all tokens at once). after_yes: what the final segment trains after a
+    first Yes: AfterYes.DRAWN (later pictures, if there are any), OWN_PROMPT (the first picture again, at its own
+    positions) or REGEN_PROMPT (a copy of it in the context of drawing again). judged: rounds whose words are trained,
+    None = all. rounds: the only T that it is about, None = any. always: draw again even after a Yes.
+
+    One of your own: put it into this module's table before `train`, `CREDITS["mine"] = Credit(rewards, per="segment")`,
+    and set `config.credit = "mine"`.
+    """
 
     rewards: Callable[[np.ndarray, np.ndarray, Rollout, int], np.ndarray]
     per: str
@@ -64,8 +73,8 @@ class Credit:
         self, rollout: Rollout, rewards, rounds: int, group: int, estimator: Callable, minimum: int = 2, truth=None
     ) -> np.ndarray:
         """Group-relative advantages f32[B,columns], NaN where a segment is not to be trained. A prompt's `group`
-        members lie side by side. estimator: one of advantages.ESTIMATORS; minimum: groups with fewer known members are
-        left out; truth: see segment_rewards."""
+        members lie side by side. estimator: `compare` of an Estimator; minimum: groups with fewer known members are
+        left out; truth: as in `segment_rewards`."""
         values = self.segment_rewards(rollout, rewards, rounds, truth)
         groups = values.T.reshape(-1, group)
         known = np.isfinite(groups)

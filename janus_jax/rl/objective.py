@@ -11,8 +11,9 @@ from janus_jax.training.logps import token_logps
 
 
 def make_forward(model, sampling: Sampling, yes_no):
-    """forward(params, batches, policy=None) -> list of token_logps under the sampling density; policy is not looked at
-    (the released layout's contexts are embedded by it, see released.make_forward)."""
+    """forward(params, batches, policy=None) -> for each batch a dict: "codes" or "text", the log-probs f32[B,N] of its
+    targets under the sampling density, and their entropies. yes_no: ids of the two verdicts. policy: not looked at; in
+    the released layout, which has a forward of its own, it embeds the contexts."""
 
     def forward(params, batches, policy=None):
         return [token_logps(model, params, batch, sampling, yes_no) for batch in batches]
@@ -32,9 +33,11 @@ def make_prepare(per: str):
 
 
 def make_loss(beta: float, clip_low: float, clip_high: float, value_weight: float = 0.0):
-    """loss(outputs, batches) -> (f32[], metrics) over all roles. value_weight: of the value head's loss, if there is
-    one. "lost": the weight of tokens that truncation lets the policy draw no more (with the parameters that drew them:
-    that lie on the other side of the cut in the trainer's arithmetic); they are left out of loss and gap."""
+    """loss(outputs, batches) -> (f32[], metrics) over all roles: the clipped policy gradient, with ratios within
+    1 - clip_low ... 1 + clip_high, and beta x the KL to the reference. value_weight: of the value head's loss, if there
+    is one. The metric "lost": the weight of tokens that truncation lets the policy draw no more (with the parameters
+    that drew them: that lie on the other side of the cut in the trainer's arithmetic); they are left out of loss and
+    gap."""
 
     def loss(outputs, batches):
         total, metrics = 0.0, {}

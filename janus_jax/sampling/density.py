@@ -19,7 +19,7 @@ class Sampling:
     cfg_weight: guidance w in `uncond + w (cond - uncond)`, 1 = none; temperature > 0 scales both modalities;
     image_top_k / text_top_k: keep that many tokens; image_top_p / text_top_p: keep the smallest set with at least that
     mass (the most likely token always stays); None = no truncation. max_reason_tokens: verdict, reason and EOS at most.
-    lookahead: codes that a pass may draw, 1 = one at a time; it changes the speed alone, see lookahead.py.
+    lookahead: codes that a pass may draw, 1 = one at a time; it changes the speed, not the picture.
 
     A pytree: weight, temperature and masses are its leaves, so that another value needs no other program; what a
     program's shape depends on (the counts) is static. Raises UserError for values out of range.

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 
 import jax
 
@@ -23,16 +22,6 @@ def loaded(args):
     with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
         model, params, processor = loading.load(args.checkpoint, args.dtype, mesh)
         yield model, decode.prepared(params), processor
-
-
-def warn_of_shipped(args, what: str) -> None:
-    """Says on stderr what to expect where the checkpoint is a shipped one, which learnt no such thing."""
-    if args.checkpoint in loading.SHIPPED:
-        print(
-            f"{args.checkpoint} knows only flat coloured shapes, and how to draw and judge them: "
-            f"its {what} will make little sense",
-            file=sys.stderr,
-        )
 
 
 def add_drawing(parser) -> None:

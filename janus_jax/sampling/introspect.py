@@ -35,9 +35,10 @@ def introspect(
     prompts: texts, or Requests. sampling: None = as the checkpoint asks for. context: what the painter's next round
     sees of a picture: "codes" (the sampled ones, their keys and values kept) or "reencode" (those of the decoded, 8-bit
     picture). batch: rows per chunk; it changes the speed, not the pictures (in f32 on a CPU; elsewhere up to rounding).
-    always: draw again even after a Yes. released: do all that the released code does otherwise, see released.py.
-    progress: called with the number of finished trajectories after each chunk. Where the parameters lie on the devices
-    of several hosts, all of them call this with the same arguments, and get the same.
+    always: draw again even after a Yes. released: as the released code draws, for comparison with it: again whatever
+    the verdict, after pictures that are encoded again, with positions that count padding, too. progress: called with
+    the number of finished trajectories after each chunk. Where the parameters lie on the devices of several hosts, all
+    of them call this with the same arguments, and get the same.
 
     Returns trajectories in the order of prompts, then samples. Raises UserError for an empty or overlong prompt.
     """
@@ -70,10 +71,12 @@ def rollouts(
     refill: bool = True,
     on_codes: Callable[[int, int], None] | None = None,
 ) -> Iterator[Rollout]:
-    """`introspect` chunk by chunk, as arrays, of some work: (Request, sample)s. prompt_tokens: the slots of every
-    prompt; None: those of the call's longest, rounded up. refill: rows that go on wait for those of other chunks, so
-    that no round is drawn half empty, for which the caches of up to `rounds` - 1 chunks more are held. on_codes: called
-    with (codes drawn, codes of a picture) while pictures come into being. Raises UserError before anything is drawn."""
+    """`introspect` chunk by chunk, as Rollouts of arrays, of some work: (Request, sample)s.
+
+    as_released: `released` of `introspect`. prompt_tokens: the slots of every prompt; None: those of the call's
+    longest, rounded up. refill: rows that go on wait for those of other chunks, so that no round is drawn half empty,
+    for which the caches of up to `rounds` - 1 chunks more are held. on_codes: called with (codes drawn, codes of a
+    picture) while pictures come into being. Raises UserError before anything is drawn."""
     if rounds < 1:
         raise UserError(f"rounds must be at least 1, not {rounds}")
     work = list(work)

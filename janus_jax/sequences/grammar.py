@@ -32,7 +32,7 @@ class Grammar:
 
     @classmethod
     def of(cls, cfg, tokenizer: Tokenizer) -> "Grammar":
-        """That of a model with these sizes, a JanusConfig."""
+        """The grammar, which writes token sequences, of a model: cfg is its JanusConfig, tokenizer its processor's."""
         return cls(tokenizer, cfg.vq.tokens, cfg.siglip.tokens)
 
     @property

@@ -224,8 +224,14 @@ def build(
     rules=sharding.PARAM_RULES,
     **settings,
 ) -> Built:
-    """`make_train_step` with all that lies around it, for parameters like `params` (arrays, or their shapes) on a mesh
-    in the context; rules: see abstract_state; settings: prepare, parts, computed, micro_batches."""
+    """The jitted step of both stages and its first state, for parameters like `params` (arrays, or their shapes) on a
+    mesh in the context: Built.step(state, batch) -> (state, metrics), which takes over the state's buffers, and
+    Built.initial(params) -> state.
+
+    forward(params, batch) -> outputs; loss(outputs, batch) -> (f32[], {name: f32[]}), all of them sums over the batch,
+    but metrics called max_*, which are maxima. tx: an optax transform of the trainable leaves. trainable: a tree of
+    bools like params, see `trainable_leaves`. batch_shardings: a prefix of the batch's tree. rules: how parameters lie
+    on the mesh. settings: those of `make_train_step`: prepare, parts, computed, micro_batches."""
 
     def initial(params):
         # a copy: the state's buffers are donated from step to step, and the parameters given may live on elsewhere

@@ -145,7 +145,8 @@ def _imported():
         import wandb
     except ImportError as error:
         raise UserError(
-            "config.writers names wandb, which is not installed: pip install 'janus_jax[wandb]', or leave it out"
+            'config.writers names wandb, which is not installed: in the checkout, pip install -e ".[wandb]", or leave '
+            "it out"
         ) from error
     return wandb
 

@@ -105,7 +105,7 @@ def circle(tmp_path_factory):
 
     items = [scene.Item("circle", "red", x, 0.5, 0.3) for x in (0.25, 0.75)]
     path = tmp_path_factory.mktemp("pictures") / "circles.png"
-    Image.fromarray(render.render(scene.Scene(tuple(items)), 48)).save(path)
+    Image.fromarray(render.render(scene.Scene(tuple(items)), 96)).save(path)
     (path.parent / "text.png").write_text("no picture")
     return path
 
@@ -131,7 +131,7 @@ def test_drawing(page):
 
 def test_editing(page, circle):
     part = opened(page, "Edit")
-    assert "not trained to edit" in part.inner_text()
+    assert "Pictures of that world." in part.inner_text()
     part.locator("input[type=file]").first.set_input_files(str(circle))
     part.get_by_label("Instruction").fill("make the circles blue")
     part.get_by_role("button", name="Edit", exact=True).click()

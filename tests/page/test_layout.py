@@ -83,7 +83,7 @@ def test_without_gradio():
     code = "import sys; sys.modules['gradio'] = None; from janus_jax import app, cli; cli.run(app.main)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 2
-    assert run.stderr == 'error: the page needs gradio (gradio is missing): pip install "janus_jax[app]"\n'
+    assert run.stderr == 'error: the page needs gradio (gradio is missing): in the checkout, pip install -e ".[app]"\n'
 
 
 def test_flags():

@@ -57,5 +57,5 @@ def test_one_run_has_no_mean(tmp_path, capsys):
     base, run = (evaluation(tmp_path / f"{name}.json", {("a", 0): [True], ("b", 0): [False]}) for name in ("x", "y"))
     compare.main(["--baseline", str(base), str(run)])
     table = capsys.readouterr().out
-    assert "| category | x first | x final | y first | y final |" in table
+    assert "| category | x first | x final | x Yes to wrong | y first | y final | y Yes to wrong |" in table
     assert not {"SFT", "RL", "mean", "seeds"} & set(table.split()) and "**" not in table

@@ -63,6 +63,8 @@ def test_rates_by_hand():
     )
     assert got["categories"]["single"]["final"][0] == 1.0
     assert got["categories"]["counting"]["first"][0] == 0.5
+    assert got["categories"]["single"]["yes_of_wrong"][0] == 0.0  # one wrong picture, a No
+    assert got["categories"]["counting"]["yes_of_wrong"][0] == pytest.approx(1 / 3)
     assert list(got["categories"]) == ["single", "counting"]
     # gains of prompt a: 0, 1; of b: 0, -1. Sums 1 and -1 about the mean 0: sqrt(2 x 2) / 4.
     assert got["gain"][1] == pytest.approx(0.5)

@@ -58,7 +58,7 @@ def test_edits_and_their_outcomes(asked):
     assert result["edits"]["swap"] == means["swap"] and result["edits_bound"] == result["edits"]
     assert result["stderr"]["edits"]["swap"]["both"] == pytest.approx(0.5)
     assert result["overall"] == {"first": 0.0, "final": 0.9}
-    assert result["categories"]["swap"] == {"first": 0.0, "final": 0.5}
+    assert result["categories"]["swap"] == {"first": 0.0, "final": 0.5, "yes_of_wrong": 0.5}
 
 
 def test_both_is_of_one_picture():

@@ -26,7 +26,6 @@ CHECKS = {
     "configs/shapes_vq.py": (settings.check_vq, settings.VQ, {"vq"}),
     "configs/shapes_base.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "configs/shapes_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
-    "configs/shapes_edit_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "configs/janus_pro_1b_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "configs/janus_pro_7b_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),
     "tests/configs/micro_sft.py": (settings.check_sft, settings.SFT, {"model", "buckets"}),

@@ -183,7 +183,7 @@ for done in (0, 1):
 
 def test_wandb_without_a_network(tmp_path):
     """The real library writes both starts as one run."""
-    pytest.importorskip("wandb", reason="pip install 'janus_jax[wandb]'")
+    pytest.importorskip("wandb", reason="pip install -e '.[wandb]'")
     mine = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": "offline"}
     said = subprocess.run(
         [sys.executable, "-c", OFFLINE],
