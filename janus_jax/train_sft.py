@@ -20,6 +20,7 @@ from janus_jax.results.report import write as write_report
 from janus_jax.sequences.batch import padding
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.tokens import Tokenizer
+from janus_jax.shapes import text
 from janus_jax.shapes.vocabulary import train_tokenizer
 from janus_jax.shapes.world import SHIPPED, World
 from janus_jax.training import lock, settings, sft
@@ -74,10 +75,24 @@ def initial_model(config, mesh, workdir):
     return model, params, loading.processor_of(cfg, world_tokenizer(workdir, loading.world_of(config.vq)))
 
 
-def groups_of(config) -> cache.Groups:
-    """What the rows are made of: config.cache (several with commas) and config.edits, of which one may be empty."""
+def groups_of(config, world: World = SHIPPED) -> cache.Groups:
+    """What the rows are made of: config.cache (several with commas) and config.edits, of which one may be empty; of the
+    embedded world's prompts those of config.categories. Raises UserError where none is."""
     paths = [path for path in (*config.cache.split(","), config.edits) if path]
-    return cache.join(map(cache.load, paths or [config.cache]))
+    groups = cache.join(map(cache.load, paths or [config.cache]))
+    if not config.categories:
+        return groups
+    try:
+        wanted = [
+            p
+            for p, prompt in enumerate(groups.prompts)
+            if groups.source[p] >= 0 or text.parse(prompt, world).category in config.categories
+        ]
+    except ValueError as error:
+        raise UserError(f"{error}; config.categories is for the embedded world's prompts: set it to ()") from error
+    if not wanted:
+        raise UserError(f"no prompt of {config.cache} is of config.categories: choose others, or () for all")
+    return cache.chosen(groups, wanted)
 
 
 def dataset_of(config, buckets, by_row, model, processor, groups, world: World = SHIPPED):
@@ -110,7 +125,8 @@ def main(argv):
     buckets = sft.buckets_of(config, mesh)
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh):
         same_settings(workdir, config, MAY_CHANGE)
-        groups, world = groups_of(config), loading.world_of(config.init or config.vq)
+        world = loading.world_of(config.init or config.vq)
+        groups = groups_of(config, world)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = sft.build(config, model, params, mesh)
         given = [params]  # away: the state is a copy, and two would not fit

@@ -70,7 +70,7 @@ def test_pushed_with_a_card(api, tmp_path, capsys):
     assert card[:3] == ("upload_file", "me/shapes-rl", "README.md")
     text = card[3]
     assert text.startswith("---\nlicense: apache-2.0\n") and 'janus_jax.load("me/shapes-rl")' in text
-    assert "Converted from `shapes-rl`" in text and "| final | 0.777 | 0.010 |" in text and "3.2M parameters" in text
+    assert "Converted from `shapes-rl`" in text and "| final | 0.777 | 0.010 |" in text and "4.7M parameters" in text
     assert "--suite shapes --rounds 3 --samples 4" in text
     janus_jax.load(str(tmp_path / "m"))  # the card is not in the folder, whose manifest does not know it
 

@@ -214,6 +214,25 @@ def _ordered(values, order):
     return values[order]
 
 
+def chosen(groups: Groups, prompts: Sequence[int]) -> Groups:
+    """The groups of some prompts, by their numbers, in that order."""
+    kept = [groups.pictures(p) for p in prompts]
+    order = np.concatenate(kept)
+    place = np.full(len(groups.codes), -1)
+    place[order] = np.arange(len(order))
+
+    def moved(indices):
+        return np.where(indices < 0, -1, place[indices])
+
+    return Groups(
+        prompts=groups.prompts[list(prompts)],
+        start=np.cumsum([0, *map(len, kept)]),
+        source=moved(groups.source[list(prompts)]),
+        mended=moved(groups.mended[order]),
+        **{name: _ordered(getattr(groups, name), order) for name in _PER_PICTURE},
+    )
+
+
 def packed(groups: Groups) -> Groups:
     """The same with its pictures compressed; those in files stay there."""
     if not isinstance(groups.pixels, np.ndarray):

@@ -5,6 +5,7 @@ Checked before anything is loaded. config.reward has its own table, rewards/sett
 
 from janus_jax.errors import UserError
 from janus_jax.rules import NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_patterns, check_settings, whole
+from janus_jax.shapes import text
 from janus_jax.shapes.world import SHIPPED, WORLDS
 from janus_jax.training import writers
 
@@ -59,6 +60,7 @@ SFT = _of(
     drop_prompt=SHARE,
     judged_right=SHARE,
     mended=SHARE,
+    categories=Rule(choices=text.CATEGORIES, count=-1),
     decay_steps=whole(0),
     optimizer=Rule(choices=("adamw", "muon")),
 )
@@ -124,7 +126,7 @@ UNSAID = {
     **{"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": "", "gap_every": 1},
     **{"task": "draw", "edit_share": 0.5, "edit_prompts": "", "edit_images": "", "retention_questions": 0},
     "writers": ("tensorboard",),
-    **{"failures": (), "mended": 0.0, "world": SHIPPED.name},
+    **{"failures": (), "categories": (), "mended": 0.0, "world": SHIPPED.name},
 }
 
 

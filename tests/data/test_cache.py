@@ -52,6 +52,19 @@ def test_join_and_merge_know_who_mends_whom():
         assert pairs == {(1, 2), (11, 12)}
 
 
+@pytest.mark.parametrize("pack", [lambda groups: groups, cache.packed])
+def test_chosen_prompts_keep_their_pictures(pack):
+    """Edits' sources and what mends what are found again, in another order."""
+    given = groups(["a", "b", "c"], [2, 3, 2], 0)
+    given = dataclasses.replace(given, source=np.array([-1, 2, -1]), mended=np.array([-1, -1, -1, 4, -1, 6, -1]))
+    some = cache.chosen(pack(given), [2, 1])
+    assert some.prompts.tolist() == ["c", "b"] and some.start.tolist() == [0, 2, 5]
+    assert some.score.tolist() == [5, 6, 2, 3, 4] and some.captions[0] == "5."
+    assert [int(some.pixels[n][0, 0, 0]) for n in range(5)] == [5, 6, 2, 3, 4]
+    assert some.score[some.source[1]] == 2 and some.source[0] == -1
+    assert {(some.score[n], some.score[m]) for n, m in enumerate(some.mended) if m >= 0} == {(5, 6), (3, 4)}
+
+
 def test_packed_pictures_are_the_same(tmp_path):
     plain = groups(["a", "b"], [1, 2], 0)
     packed = cache.packed(plain)

@@ -104,10 +104,3 @@ def test_a_mesh_of_fewer_devices():
     mesh = sharding.mesh_named(" tensor=2, data=2")
     assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 2}
     assert {device.id for device in mesh.devices.flat} <= {device.id for device in jax.devices()}
-
-
-def test_shipped_models_say_what_they_do_not_know(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(loading, "load", lambda *given: (MODEL, params(), processor()))
-    for name in ("shapes-rl", str(tmp_path)):
-        chat.main(["--checkpoint", name, "--question", "What?", "--max-tokens", "2"])
-        assert ("knows only flat coloured shapes" in capsys.readouterr().err) == (name == "shapes-rl")
