@@ -267,28 +267,28 @@ def test_settings_of_edits(changed, words):
         settings.check_sft(config)
 
 
-def asked(cache="", edits="", categories=()):
+def configured(cache="", edits="", categories=()):
     return ConfigDict({"cache": str(cache), "edits": str(edits), "categories": categories})
 
 
 def test_edits_alone(world, cached):
     labelled = world[1]
-    both = train_sft.groups_of(asked(labelled, cached))
+    both = train_sft.groups_of(configured(labelled, cached))
     assert (both.source < 0).sum() == 24 and (both.source >= 0).sum() >= 22
-    assert (train_sft.groups_of(asked(edits=cached)).source >= 0).all()
-    assert (train_sft.groups_of(asked(labelled)).source < 0).all()
+    assert (train_sft.groups_of(configured(edits=cached)).source >= 0).all()
+    assert (train_sft.groups_of(configured(labelled)).source < 0).all()
     with pytest.raises(UserError, match="not a cache"):
-        train_sft.groups_of(asked())
+        train_sft.groups_of(configured())
 
 
 def test_some_categories(world, cached):
     """Prompts of the categories that are named, and all edits."""
-    every = train_sft.groups_of(asked(world[1], cached))
+    every = train_sft.groups_of(configured(world[1], cached))
     names = [None if s >= 0 else text.parse(p).category for p, s in zip(every.prompts, every.source, strict=True)]
-    some = train_sft.groups_of(asked(world[1], cached, ("colors", "counting")))
+    some = train_sft.groups_of(configured(world[1], cached, ("colors", "counting")))
     kept = [p for p, name in zip(every.prompts, names, strict=True) if name in (None, "colors", "counting")]
     assert some.prompts.tolist() == kept and 0 < len(kept) < len(every)
     with pytest.raises(UserError, match="no prompt of .* is of config.categories"):
         only = cache.chosen(every, [n for n, name in enumerate(names) if name == "colors"])
         cache.save(cached.with_name("colors.npz"), only)
-        train_sft.groups_of(asked(cached.with_name("colors.npz"), categories=("counting",)))
+        train_sft.groups_of(configured(cached.with_name("colors.npz"), categories=("counting",)))
