@@ -6,7 +6,8 @@ base model, on rendered pictures and on the base model's own drawings.
         --out runs/drawn.npz
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft1
 
-and once more from runs/sft1 with drawings of its own, see launch/train_shapes.sh.
+then the judge alone, from easy categories to all, and the mixture once more with drawings of its own, see
+launch/train_shapes.sh.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ def get_config():
     config.vq = "runs/vq/model"  # not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes
     config.edits = "runs/edits.npz"  # the same of edits, which buckets may ask for
+    config.categories = ()  # of the prompts in config.cache, which are used; () = all
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...)); 26 tokens of prompt: the few longer ones are left out
@@ -41,7 +43,7 @@ def get_config():
     # what commands will draw with
     config.cfg_weight = 1.0  # guidance; so small a model does better without
     config.temperature = 0.7  # a code drawn wrong spoils a picture
-    config.steps = 3000
+    config.steps = 2200
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"
     config.moments = "float32"  # how they are kept between steps; "bfloat16" halves their memory

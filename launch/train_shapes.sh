@@ -25,7 +25,7 @@ WORLD=second
 # Of stage 2: three rounds, each picture paid for being better than the one before; a quarter of the prompts edit.
 STAGE2=(--config.credit=improvement --config.rounds=3 --config.max_reason_tokens=24 --config.task=both
   --config.edit_share=0.25 --config.reward.weights="{'match':1.0,'following':0.5,'preserving':1.0}"
-  --config.prompts_per_step=12 --config.prompt_tokens=40 --config.steps=60 --config.retention_prompts=96)
+  --config.prompts_per_step=12 --config.prompt_tokens=40 --config.steps=50 --config.retention_prompts=96)
 
 # run NAME ARGS...: one command of the package
 run() {
@@ -73,7 +73,7 @@ codes() {
 together codes train free
 codes edits
 
-# 3. The base model; its drawings with labels; stage 1; the drawings of what comes out, with which stage 1 goes on in 4.
+# 3. The base model; its drawings with labels; stage 1; the drawings of what comes out, with which stage 1 goes on.
 run train_sft --config configs/shapes_base.py --workdir runs/base
 label() {
   [[ -f "$2" ]] || run label_drawings --checkpoint "$1" --cache runs/cache.npz runs/cache_free.npz --out "$2"
@@ -82,33 +82,46 @@ label runs/base runs/drawn.npz
 run train_sft --config configs/shapes_sft.py --workdir runs/sft1
 label runs/sft1 runs/drawn1.npz
 
-# 4. The guidance weight that is best on validation prompts, which the model is told, and where it fails with that.
-STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft1 --config.cache=runs/drawn1.npz
-  --config.steps=1500 --config.learning_rate=3e-4)
+# 4. The judge alone. Mixed into all else, and of all prompts at once, it learns to count and no more: whether the one
+# object is the one that is asked for it learns in minutes where that alone is asked, and the rest from there.
+judge() { # NAME INIT STEPS SCHEDULE CATEGORIES
+  run train_sft --config configs/shapes_sft.py --workdir "runs/$1" --config.init="runs/$2" \
+    --config.cache=runs/drawn1.npz --config.edits= --config.steps="$3" --config.decay_steps="$4" \
+    --config.categories="$5" --config.buckets="((84,(('judge',0,56),('answer',0,8))),)" \
+    --config.shares="(0,1,0,0.2,0)"
+}
+judge judge1 sft1 324 1500 "('single_object','colors')"
+judge judge2 judge1 445 1200 "()"
+judge judge3 judge2 350 1200 "('single_object','colors','two_object','color_attribution')"
+
+# 5. All tasks again, with more of the judge; the guidance weight that is best on validation prompts, which the model is
+# told, and where it fails with that.
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/judge3 --config.cache=runs/drawn1.npz
+  --config.steps=1500 --config.learning_rate=6e-4 --config.shares="(10,20,12,2,6)"
+  --config.buckets="((62,(('draw',0,24),)),(84,(('judge',0,26),('describe',0,2),('answer',0,4))),\
+(126,(('redraw',1,8),('edit',0,4))),(142,(('judge',1,6),('judge_edit',0,4))),\
+(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))")
 run train_sft "${STAGE1[@]}"
 validate() {
   [[ -f "runs/validation_$1.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation --cfg "$1" \
     --rounds 3 --samples 2 --prompts-per-category 50 --out "runs/validation_$1.json"
 }
-together validate 1.0 1.5
-validate 2.0
+together validate 1.0 2.0
+together validate 1.5 3.0
 guidance="$("$PY" -c '
 import json
-final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"] for cfg in ("1.0", "1.5", "2.0")}
+final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"] for cfg in ("1.0", "1.5", "2.0", "3.0")}
 print(max(final, key=final.get))')"
 run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
-[[ -f runs/train.json ]] || run evaluate --checkpoint runs/sft --suite shapes --split train --rounds 3 --samples 2 \
-  --prompts-per-category 50 --out runs/train.json
-
-# 5. Stage 2, with more of what fails.
+# 6. Stage 2, with more of what fails.
 stage2() {
   run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \
-    --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json','runs/train.json')"
+    --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json',)"
 }
 together stage2 0 1
 stage2 2
 
-# 6. What is shipped is what is measured: bf16 on disk.
+# 7. What is shipped is what is measured: bf16 on disk.
 measure() {
   [[ -d "runs/stored/$1" ]] || run convert --src "runs/$1" --dst "runs/stored/$1" --to own --dtype bfloat16
   [[ -f "runs/eval_$1.json" ]] ||
