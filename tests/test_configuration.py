@@ -88,7 +88,7 @@ def test_all_keys_are_there(path):
         inner = [line for line in lines if line.startswith(f"  --config.{key}.")]
         assert len(of_it) == 1 or (inner and not of_it), key
         if of_it:
-            assert of_it[0].startswith(f"  --config.{key}={value!r}"[:200])
+            assert of_it[0].startswith(f"  --config.{key}={value!r}".rstrip()[:200])
     keys = [line.split("=")[0] for line in lines if line.startswith("  --config.")]
     assert len(keys) == len(set(keys))
     assert max(map(len, (line for line in lines if "=(" not in line))) <= configuration.WIDTH

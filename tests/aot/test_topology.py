@@ -53,7 +53,7 @@ def test_a_machine_of_a_slice():
 
 def test_without_libtpu(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"libtpu.*pip install '\.\[aot\]'"):
+    with pytest.raises(UserError, match=r"libtpu.*pip install -e '\.\[aot\]'"):
         topology.devices(parse("v5e-16"))
 
 
