@@ -1,10 +1,18 @@
-"""The sampling that a checkpoint asks for."""
+"""How a checkpoint is to be drawn with, and asked, unless one says otherwise."""
 
-from janus_jax.checkpoints import loading
+from janus_jax.checkpoints import loading, model_folder
 from janus_jax.sampling.density import Sampling
+from janus_jax.sequences import tokens
 
 
 def sampling_of(path, **changes) -> Sampling:
     """The Sampling that a checkpoint was made for, with `changes` to its fields; path: as for `load`. Raises UserError
     as `load` does, and for values out of range."""
     return Sampling(**(loading.drawn_with(path) | changes))
+
+
+def system_of(path) -> str:
+    """The sentence that opens a question's prompt: Janus's own; none for a model of the embedded world, which learnt to
+    answer without. path: as for `load`. Raises UserError as `load` does."""
+    config = model_folder.read_config(loading.find(path))
+    return "" if "world" in config else tokens.SYSTEM_PROMPT

@@ -19,10 +19,12 @@ import janus_jax
 from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
 from janus_jax.sampling.answer import chat, judge
+from janus_jax.sampling.defaults import system_of
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.introspect import introspect
 from janus_jax.sequences import tokens
 from janus_jax.sequences.request import Request
+from janus_jax.shapes.world import SHIPPED
 
 PROMPTS = ("two red circles", "a photo of a blue square to the left of a green triangle")
 GREEDY = Sampling(text_top_k=1, max_reason_tokens=6)
@@ -180,6 +182,16 @@ def checkpoint(tmp_path_factory):
     picture(0).save(folder.parent / "a.png")
     picture(1, 20, 9).save(folder.parent / "b.png")
     return folder
+
+
+def test_a_model_of_the_world_is_asked_without_a_system_sentence(tmp_path, capsys):
+    loading.save(tmp_path / "m", MODEL, params(), processor(), world=SHIPPED)
+    assert system_of(tmp_path / "m") == system_of("shapes-rl") == ""
+    CHAT(["--checkpoint", str(tmp_path / "m"), "--max-tokens", "6", "--question", "What is it?"])
+    alone = chat(MODEL, params(), processor(), [([], "What is it?")], GREEDY, system="")
+    assert capsys.readouterr().out == alone[0] + "\n"
+    loading.save(tmp_path / "n", MODEL, params(), processor())
+    assert system_of(tmp_path / "n") == tokens.SYSTEM_PROMPT
 
 
 def test_chat_command(checkpoint, capsys, monkeypatch):
