@@ -125,7 +125,8 @@ def main(argv):
     buckets = sft.buckets_of(config, mesh)
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh):
         same_settings(workdir, config, MAY_CHANGE)
-        world = loading.world_of(config.init or config.vq)
+        named = loading.named_world(config.init or config.vq)  # None: a Janus-Pro, also when it is trained
+        world = named or SHIPPED
         groups = groups_of(config, world)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = sft.build(config, model, params, mesh)
@@ -136,7 +137,7 @@ def main(argv):
         state, finished = fit(workdir, "sft", job, config, stop, log_every=config.log_every, ahead=AHEAD)
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
-            loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with, world=world)
+            loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with, world=named)
             if agree.is_first():
                 print(f"what happened on the way: {write_report(workdir)}")
                 cli.finished("the model", workdir / "model", *next_commands(config, workdir, str(groups.prompts[0])))

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From nothing to the tables of docs/results.md: tokenizer, base model, SFT (twice, with drawings of the model in
 # between), RL (three seeds, drawing and editing), evaluation.
-#   launch/train_shapes.sh      about three hours on two CPU cores; everything goes to runs/
+#   launch/train_shapes.sh      everything goes to runs/. Meant for three hours on two CPU cores: its commands were run
+#                               one by one, beside other work, and with one seed of RL; not yet in one go
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
@@ -113,6 +114,7 @@ import json
 final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"] for cfg in ("1.0", "1.5", "2.0", "3.0")}
 print(max(final, key=final.get))')"
 run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
+
 # 6. Stage 2, with more of what fails.
 stage2() {
   run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \

@@ -221,15 +221,20 @@ def drawn_with(path) -> dict[str, float]:
     return _drawn_with(folder, model_folder.read_config(folder))
 
 
-def world_of(path) -> World:
-    """The embedded world that a checkpoint, or a picture tokenizer, was trained on: what its config.json names, or
-    else that of the shipped models. Raises UserError as `load` does, and for a world that is not known."""
+def named_world(path) -> World | None:
+    """The embedded world that the config.json of a checkpoint, or of a picture tokenizer, names; None: it names none.
+    Raises UserError as `load` does, and for a world that is not known."""
     folder = find(path)
-    name = model_folder.read_config(folder).get("world", SHIPPED_WORLD.name)
-    if name not in WORLDS:
+    name = model_folder.read_config(folder).get("world")
+    if name is not None and name not in WORLDS:
         known = ", ".join(WORLDS)
         raise UserError(f"{folder / model_folder.CONFIG} names the world {str(name)[:40]!r}: it must be one of {known}")
-    return WORLDS[name]
+    return None if name is None else WORLDS[name]
+
+
+def world_of(path) -> World:
+    """The same, and where none is named that of the shipped models."""
+    return named_world(path) or SHIPPED_WORLD
 
 
 def save(

@@ -1,6 +1,6 @@
 """How a checkpoint is to be drawn with, and asked, unless one says otherwise."""
 
-from janus_jax.checkpoints import loading, model_folder
+from janus_jax.checkpoints import loading
 from janus_jax.sampling.density import Sampling
 from janus_jax.sequences import tokens
 
@@ -14,5 +14,4 @@ def sampling_of(path, **changes) -> Sampling:
 def system_of(path) -> str:
     """The sentence that opens a question's prompt: Janus's own; none for a model of the embedded world, which learnt to
     answer without. path: as for `load`. Raises UserError as `load` does."""
-    config = model_folder.read_config(loading.find(path))
-    return "" if "world" in config else tokens.SYSTEM_PROMPT
+    return "" if loading.named_world(path) else tokens.SYSTEM_PROMPT

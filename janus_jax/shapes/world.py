@@ -118,5 +118,5 @@ SECOND = World(
     decoys=("hexagon", "sideways hexagon", "inverted triangle", "inverted heart"),
 )
 
-WORLDS = {world.name: world for world in (SECOND,)}
+WORLDS = {SECOND.name: SECOND}
 SHIPPED = SECOND  # that of the shipped models

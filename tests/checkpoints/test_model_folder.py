@@ -421,7 +421,7 @@ def test_a_checkpoint_knows_its_world(tmp_path, monkeypatch):
     assert loading.world_of("shapes-sft") is SHIPPED
     monkeypatch.setitem(loading.WORLDS, "other", OTHER)
     loading.save(tmp_path / "none", MODEL, params(), processor())
-    assert loading.world_of(tmp_path / "none") is SHIPPED
+    assert loading.world_of(tmp_path / "none") is SHIPPED and loading.named_world(tmp_path / "none") is None
     loading.save(tmp_path / "one", MODEL, params(), processor(), world=OTHER)
     assert loading.world_of(tmp_path / "one") is OTHER
     convert.main(["--src", str(tmp_path / "one"), "--dst", str(tmp_path / "two"), "--to", "own"])
