@@ -85,7 +85,7 @@ def train(config, workdir, judge=None) -> None:
     with lock.held(workdir) as release, cli.Stop(release) as stop, jax.set_mesh(mesh), precision:
         same_settings(workdir, config, MAY_CHANGE)
         stage, initial = assemble(config, mesh, files)
-        named = loading.named_world(config.init)
+        world = loading.named_world(config.init)
         stage, judge = (stage, given) if given else _judged(config, stage, initial, mesh)
         look_back = _look_back(config, stage, initial, labelled) if config.retention_every else None
         show = storyboards(workdir, storyboard, write_report)
@@ -93,7 +93,7 @@ def train(config, workdir, judge=None) -> None:
         if finished:
             drawn_with = {"cfg_weight": config.cfg_weight, "temperature": config.temperature}
             trained = ppo.without_value_head(carry.state.params)
-            about = {"drawn_with": drawn_with, "world": named}
+            about = {"drawn_with": drawn_with, "world": world}
             loading.save(workdir / "model", stage.model, trained, stage.processor, **about)
             if agree.is_first():
                 print(f"what happened on the way: {write_report(workdir)}")
