@@ -6,11 +6,18 @@ or, with --task edit, random edits of random pictures, each a source with the ed
 
     python -m janus_jax.cache_codes --task edit --edits 6000 --tokenizer runs/vq/model --out runs/edits.npz
 
-Every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is the picture
-the model would have drawn with these codes, and the one the judge will see. To the rendered pictures, pictures of mixed
-codes are added (parts of two pictures of one prompt, or with a few codes replaced): they fail the way a drawing model
-fails, not the way a renderer does. Of some wrong pictures there is also what mends them: what they show, with the
-faults mended and the rest kept.
+or, with --composed, of fresh prompts, or of edits with --task edit as well:
+
+    python -m janus_jax.cache_codes --composed 20000 --tokenizer runs/vq/model --out runs/composed.npz
+
+There the labels are those of the scenes that are rendered: nothing is read, which takes most of the time, and so there
+can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not.
+
+Otherwise every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is
+the picture the model would have drawn with these codes, and the one the judge will see. To the rendered pictures,
+pictures of mixed codes are added (parts of two pictures of one prompt, or with a few codes replaced): they fail the way
+a drawing model fails, not the way a renderer does. Of some wrong pictures there is also what mends them: what they
+show, with the faults mended and the rest kept.
 """
 
 import dataclasses
@@ -26,12 +33,24 @@ from janus_jax.data import cache, labels, mended
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
 from janus_jax.sequences import images
-from janus_jax.shapes import edit, edit_pairs, verify
+from janus_jax.shapes import edit, edit_pairs, mend, scene, text, verify
+from janus_jax.shapes.render import render
 from janus_jax.shapes.world import SHIPPED, World
 
 MIXED = 1  # pictures of mixed codes per prompt
 MENDED = 2  # wrong pictures per prompt that are mended
 NEAR = 3  # near misses per edit
+NEAR_COMPOSED = 2  # near misses per fresh prompt
+# How often fresh prompts are of a category; those of two objects have the most to say, and are learnt last.
+COMPOSED = {
+    "single_object": 0.04,
+    "two_object": 0.26,
+    "counting": 0.14,
+    "colors": 0.06,
+    "position": 0.2,
+    "color_attribution": 0.3,
+}
+FREE = 0.35  # the share of fresh prompts that is freely composed
 
 
 def mix_codes(rng, codes):
@@ -98,17 +117,70 @@ def build(model, params, source, seed: int = 0, chunk: int = 64, world: World = 
     return cache.join(parts)
 
 
-def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
-    """Groups of `count` random edits, less the few whose source does not survive its codes; `chunk` at a time."""
+def composed(rng, prompt: str, world: World = SHIPPED):
+    """Scenes of a prompt: a right one, NEAR_COMPOSED near misses, and each of these mended (None where it cannot be, or
+    is right by chance)."""
+    ask = text.parse(prompt, world)
+    near = [scene.near_miss(rng, ask, world) for _ in range(NEAR_COMPOSED)]
+    readings = [verify.Reading(miss.items) for miss in near]
+    right = [None if verify.matches(ask, reading) else mend.mend(rng, ask, reading, world) for reading in readings]
+    return scene.compose(rng, ask, world), *near, *right
+
+
+def build_composed(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
+    """Groups of `count` fresh prompts, labelled by their scenes; `chunk` at a time."""
+    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
+    categories, shares = zip(*COMPOSED.items(), strict=True)
+    for begin in tqdm(range(0, count, chunk), desc="prompts", unit=f"x{chunk}"):
+        prompts = [
+            text.free_prompt(rng, world=world)
+            if rng.random() < FREE
+            else text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
+            for _ in range(min(chunk, count - begin))
+        ]
+        scenes = [composed(rng, prompt, world) for prompt in prompts]
+        seeds = rng.integers(2**32, size=len(prompts))  # one jitter of colours for a near miss and for it mended
+        side = model.cfg.image_size
+        pictures = np.zeros((chunk, 1 + 2 * NEAR_COMPOSED, side, side, 3), np.uint8)  # full: one program for all
+        for p, of_prompt in enumerate(scenes):
+            for k, one in enumerate(of_prompt):
+                if one is not None:
+                    jitter = np.random.default_rng([seeds[p], k % NEAR_COMPOSED])
+                    pictures[p, k] = render(one, side, jitter, world)
+        codes = encode(pictures)
+        there = np.array([[one is not None for one in of_prompt] for of_prompt in scenes])
+        owner, number = np.nonzero(there)
+        groups, kept = labels.label_each(
+            *(rng, prompts, owner, codes[owner, number], decode(codes)[owner, number], world),
+            readings=[verify.Reading(scenes[p][k].items) for p, k in zip(owner, number, strict=True)],
+        )
+        place = np.full(there.shape, -1)
+        place[owner[kept], number[kept]] = np.arange(len(kept))
+        mends = np.full(there.shape, -1)
+        mends[:, 1 : 1 + NEAR_COMPOSED] = place[:, 1 + NEAR_COMPOSED :]
+        parts.append(cache.packed(dataclasses.replace(groups, mended=mends[owner[kept], number[kept]])))
+    return cache.join(parts)
+
+
+def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED, known: bool = False):
+    """Groups of `count` random edits, less the few whose source does not survive its codes; `chunk` at a time. known:
+    labelled by their scenes, and so without pictures of mixed codes."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
     side = model.cfg.image_size
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
         drawn = [edit.random_edit(rng, world=world) for _ in range(min(chunk, count - begin))]
         wrong = [[edit_pairs.near_miss(rng, e, world) for _ in range(NEAR)] for e in drawn]
         pictures = [edit.draw(e, side, rng, others, world) for e, others in zip(drawn, wrong, strict=True)]
-        codes = with_mixed(rng, encode(np.array(pictures)))
+        codes = encode(np.array(pictures))
+        readings = None
+        if known:
+            scenes = [(e.source, e.target, *others) for e, others in zip(drawn, wrong, strict=True)]
+            readings = [verify.Reading(one.items) for of_edit in scenes for one in of_edit]
+        else:
+            codes = with_mixed(rng, codes)
         pixels = decode(codes)
-        groups = labels.label_edits(rng, [e.instruction for e in drawn], pixels[:, 0], codes, pixels, world)
+        instructions = [e.instruction for e in drawn]
+        groups = labels.label_edits(rng, instructions, pixels[:, 0], codes, pixels, world, readings)
         found = np.flatnonzero(np.diff(groups.start))  # a source that is kept is the first of its group
         first = groups.start[:-1][found]
         start = np.append(first, groups.start[-1])
@@ -141,17 +213,26 @@ def main(argv):
         help="which prompts of the data set: by template, or freely composed",
     )
     parser.add_argument("--edits", type=int, default=6000, help="how many, for --task edit")
+    parser.add_argument(
+        "--composed", type=int, default=0, help="so many fresh prompts, or edits, labelled by their scenes (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random bits, for edits and for --composed")
     parser.add_argument("--out", required=True, type=Path, help="the cache to write, a .npz file")
     args = parser.parse_args(argv)
     if args.edits < 1:
         raise UserError(f"--edits is {args.edits}: it must be at least 1")
-    if args.task == "draw" and args.data_dir is None:
-        raise UserError("the data set has to lie somewhere: give --data-dir, or --task edit")
+    if args.composed < 0:
+        raise UserError(f"--composed is {args.composed}: it must be at least 0")
+    if args.task == "draw" and args.data_dir is None and not args.composed:
+        raise UserError("the data set has to lie somewhere: give --data-dir, --composed N, or --task edit")
     cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
     world = loading.world_of(args.tokenizer)
     if args.task == "edit":
-        groups = build_edits(model, params, args.edits, world=world)
+        count, known = args.composed or args.edits, args.composed > 0
+        groups = build_edits(model, params, count, args.seed, world=world, known=known)
+    elif args.composed:
+        groups = build_composed(model, params, args.composed, args.seed, world=world)
     else:
         source = data_set(args.data_dir, world).as_data_source(args.split)
         groups = build(model, params, source, world=world)

@@ -324,5 +324,5 @@ def test_a_tokenizer_is_no_model(tmp_path):
 
 def test_the_data_set_needs_a_place(tmp_path):
     flags = ("--tokenizer", tmp_path, "--out", tmp_path / "c.npz")
-    assert "give --data-dir, or --task edit" in refused(cache_codes.main, *flags)
+    assert "give --data-dir, --composed N, or --task edit" in refused(cache_codes.main, *flags)
     assert "--edits is 0" in refused(cache_codes.main, *flags, "--task", "edit", "--edits", 0)

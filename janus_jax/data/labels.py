@@ -1,9 +1,16 @@
-"""Labels of pictures of the embedded world: the verifier's score, a truthful reason and a caption."""
+"""Labels of pictures of the embedded world: the verifier's score, a truthful reason and a caption.
+
+`readings` says what the pictures show, where the scenes that they were rendered from are known; otherwise the verifier
+reads them, which takes ten times as long as to render, encode and decode them.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from janus_jax.data import cache
 from janus_jax.shapes import edit, edit_reason, reasons, text, verify
+from janus_jax.shapes.verify import Reading
 from janus_jax.shapes.world import SHIPPED, World
 
 
@@ -13,18 +20,24 @@ def label(rng, prompts, codes, pixels, world: World = SHIPPED) -> cache.Groups:
     return _groups(prompts, _judges(rng, prompts, world), *_flat(codes, pixels), world)[0]
 
 
-def label_each(rng, prompts, owner, codes, pixels, world: World = SHIPPED) -> tuple[cache.Groups, np.ndarray]:
+def label_each(
+    rng, prompts, owner, codes, pixels, world: World = SHIPPED, readings: Sequence[Reading] | None = None
+) -> tuple[cache.Groups, np.ndarray]:
     """The same of N pictures, of which the n-th is one of prompt owner[n], in ascending order: (groups, which of the N
     pictures are in them)."""
-    return _groups(prompts, _judges(rng, prompts, world), owner, codes, pixels, world)
+    return _groups(prompts, _judges(rng, prompts, world), owner, codes, pixels, world, readings)
 
 
-def label_edits(rng, instructions, sources, codes, pixels, world: World = SHIPPED) -> cache.Groups:
+def label_edits(
+    rng, instructions, sources, codes, pixels, world: World = SHIPPED, readings: Sequence[Reading] | None = None
+) -> cache.Groups:
     """As `label`, of edits of source pictures u8[P, h, w, 3]. An instruction has no pictures where its source does not
-    show what it is about, or shows what is held out."""
+    show what it is about, or shows what is held out. readings: P x K of them, flat; of each K the first is the
+    source's."""
+    each = codes.shape[1]
 
     def judge(p):
-        source = verify.read(sources[p], world)
+        source = verify.read(sources[p], world) if readings is None else readings[p * each]
         try:
             asked = edit.parse(str(instructions[p]), source, world)
         except ValueError:
@@ -37,7 +50,7 @@ def label_edits(rng, instructions, sources, codes, pixels, world: World = SHIPPE
         )
 
     judges = [judge(p) for p in range(len(instructions))]
-    return _groups(instructions, judges, *_flat(codes, pixels), world)[0]
+    return _groups(instructions, judges, *_flat(codes, pixels), world, readings)[0]
 
 
 def _judges(rng, prompts, world):
@@ -54,13 +67,13 @@ def _flat(codes, pixels):
     return np.repeat(np.arange(P), K), codes.reshape(P * K, -1), pixels.reshape(P * K, *pixels.shape[2:])
 
 
-def _groups(prompts, judges, owner, codes, pixels, world):
+def _groups(prompts, judges, owner, codes, pixels, world, readings=None):
     """judges: of each prompt a function of a reading, which gives score and reason; None: no picture is kept."""
     kept, scores, texts, captions = [], [], [], []
     for n, p in enumerate(owner):
         if judges[p] is None:
             continue
-        reading = verify.read(pixels[n], world)
+        reading = verify.read(pixels[n], world) if readings is None else readings[n]
         if text.shows_held_out(reading, world):
             continue
         kept.append(n)

@@ -1,0 +1,71 @@
+"""Fresh prompts and edits whose labels are those of their scenes: what the verifier would have read."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from commands import refused
+
+from janus_jax import cache_codes
+from janus_jax.shapes import edit, mend, text, verify
+from janus_jax.shapes.world import SECOND
+
+MODEL = SimpleNamespace(cfg=SimpleNamespace(image_size=SECOND.side))
+
+
+@pytest.fixture
+def lossless(monkeypatch):
+    """A tokenizer that loses nothing: its codes are the numbers of the pictures that it was given."""
+    seen = []
+
+    def encode(pictures):
+        first = len(seen)
+        flat = pictures.reshape(-1, *pictures.shape[2:])
+        seen.extend(flat)
+        return np.arange(first, len(seen)).reshape(*pictures.shape[:2], 1).repeat(4, axis=2)
+
+    monkeypatch.setattr(cache_codes, "codec", lambda *_: (encode, lambda codes: np.stack(seen)[codes[..., 0]]))
+    return seen
+
+
+def test_fresh_prompts(lossless):
+    groups = cache_codes.build_composed(MODEL, None, 40, seed=1, chunk=16)
+    assert len(groups) == 40 and len(set(groups.prompts)) > 35
+    agree = []
+    for p, prompt in enumerate(groups.prompts):
+        ask = text.parse(prompt)
+        assert text.split_of(prompt) == "train"
+        for n in groups.pictures(p):
+            np.testing.assert_array_equal(groups.pixels[n], lossless[groups.codes[n, 0]])
+            reading = verify.read(groups.pixels[n])
+            assert not text.shows_held_out(reading)
+            agree.append(groups.score[n] == pytest.approx(verify.score(ask, reading)))
+            assert groups.reasons[n].startswith("Yes" if groups.score[n] == 1 else "No")
+            if groups.mended[n] >= 0:
+                assert groups.mended[n] in groups.pictures(p) and groups.score[n] < 1 == groups.score[groups.mended[n]]
+                after = verify.read(groups.pixels[groups.mended[n]])
+                if not ask.relation and verify.matches(ask, after):
+                    assert mend.kept(reading, after) >= sum(map(len, verify.match(ask, reading).found))
+    assert np.mean(agree) > 0.98  # the verifier itself misses one of 500
+    assert (groups.mended >= 0).sum() > 40
+
+
+def test_edits(lossless):
+    groups = cache_codes.build_edits(MODEL, None, 30, seed=2, chunk=16, known=True)
+    agree = []
+    for p, instruction in enumerate(groups.prompts):
+        source = verify.read(groups.pixels[groups.source[p]])
+        assert groups.source[p] == groups.start[p]
+        asked = edit.parse(instruction, source)
+        for n in groups.pictures(p):
+            reading = verify.read(groups.pixels[n])
+            assert not text.shows_held_out(reading)
+            agree.append(groups.score[n] == pytest.approx(edit.score(asked, source, reading)))
+    assert np.mean(agree) > 0.98 and (groups.score == 1).sum() >= 25
+
+
+def test_seeds_and_refusals(lossless, tmp_path):
+    first, again, other = (cache_codes.build_composed(MODEL, None, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
+    assert list(first.prompts) == list(again.prompts) != list(other.prompts)
+    flags = ("--tokenizer", tmp_path, "--out", tmp_path / "c.npz")
+    assert "--composed is -1: it must be at least 0" in refused(cache_codes.main, *flags, "--composed", -1)
