@@ -57,6 +57,7 @@ def get_config(slice_name: str = "v5e-16"):
     config.vq = ""  # a picture tokenizer for fresh parameters, where init is empty
     config.cache = "runs/labels7b.npz"  # labelled pictures and their codes
     config.edits = ""  # the same of edits, which buckets may ask for
+    config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
     config.frozen = (r"vq/.*", r"siglip/.*")  # regular expressions over the paths of what is not trained
     config.buckets = BUCKETS if slice_name in SLICES else BUCKETS_OF_32
     config.shares = (2, 3, 5, 0)  # of the loss: draw, judge, redraw, describe

@@ -19,6 +19,7 @@ def get_config():
     config.vq = "runs/vq/model"
     config.cache = "runs/cache.npz,runs/cache_free.npz"  # labelled pictures and their codes; several: with commas
     config.edits = ""  # the same of edits, which buckets may ask for
+    config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...))

@@ -22,6 +22,7 @@ def get_config():
     config.vq = "runs/vq/model"  # not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes
     config.edits = "runs/edits.npz"  # the same of edits, which buckets may ask for
+    config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
     config.categories = ()  # of the prompts in config.cache, which are used; () = all
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too

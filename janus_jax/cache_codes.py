@@ -11,7 +11,8 @@ or, with --composed, of fresh prompts, or of edits with --task edit as well:
     python -m janus_jax.cache_codes --composed 20000 --tokenizer runs/vq/model --out runs/composed.npz
 
 There the labels are those of the scenes that are rendered: nothing is read, which takes most of the time, and so there
-can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not.
+can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not. --draws N makes right
+pictures alone, for config.draws.
 
 Otherwise every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is
 the picture the model would have drawn with these codes, and the one the judge will see. To the rendered pictures,
@@ -127,17 +128,41 @@ def composed(rng, prompt: str, world: World = SHIPPED):
     return scene.compose(rng, ask, world), *near, *right
 
 
+def fresh_prompt(rng, world: World = SHIPPED) -> str:
+    """A random training prompt, as often of a category as COMPOSED says, or freely composed."""
+    if rng.random() < FREE:
+        return text.free_prompt(rng, world=world)
+    categories, shares = zip(*COMPOSED.items(), strict=True)
+    return text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
+
+
+def build_draws(model, params, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED):
+    """Groups of one right picture each, of `count` fresh prompts, to learn drawing from: objects stand in the order in
+    which the prompt names them, so that what is still to be drawn follows from how much there is. `chunk` at a time."""
+    rng, (encode, _), parts = np.random.default_rng(seed), codec(model, params), []
+    side = model.cfg.image_size
+    for begin in tqdm(range(0, count, chunk), desc="pictures", unit=f"x{chunk}"):
+        prompts = [fresh_prompt(rng, world) for _ in range(min(chunk, count - begin))]
+        asks = [text.parse(prompt, world) for prompt in prompts]
+        readings, pictures = [], np.zeros((chunk, 1, side, side, 3), np.uint8)  # full: one program for all
+        for p, ask in enumerate(asks):
+            shown = None
+            while shown is None or text.shows_held_out(verify.Reading(shown.items), world):
+                shown = scene.compose(rng, ask, world, ordered=True)
+            readings.append(verify.Reading(shown.items))
+            pictures[p, 0] = render(shown, side, rng, world)
+        owner = np.arange(len(prompts))
+        codes, pictures = encode(pictures)[owner, 0], pictures[owner, 0]
+        groups, _ = labels.label_each(rng, prompts, owner, codes, pictures, world, readings)
+        parts.append(cache.packed(groups))
+    return cache.join(parts)
+
+
 def build_composed(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
     """Groups of `count` fresh prompts, labelled by their scenes; `chunk` at a time."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
-    categories, shares = zip(*COMPOSED.items(), strict=True)
     for begin in tqdm(range(0, count, chunk), desc="prompts", unit=f"x{chunk}"):
-        prompts = [
-            text.free_prompt(rng, world=world)
-            if rng.random() < FREE
-            else text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
-            for _ in range(min(chunk, count - begin))
-        ]
+        prompts = [fresh_prompt(rng, world) for _ in range(min(chunk, count - begin))]
         scenes = [composed(rng, prompt, world) for prompt in prompts]
         seeds = rng.integers(2**32, size=len(prompts))  # one jitter of colours for a near miss and for it mended
         side = model.cfg.image_size
@@ -216,21 +241,29 @@ def main(argv):
     parser.add_argument(
         "--composed", type=int, default=0, help="so many fresh prompts, or edits, labelled by their scenes (default: 0)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random bits, for edits and for --composed")
+    parser.add_argument(
+        "--draws", type=int, default=0, help="so many fresh prompts with a right picture each, and no more (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random bits; not of the data set's prompts")
     parser.add_argument("--out", required=True, type=Path, help="the cache to write, a .npz file")
     args = parser.parse_args(argv)
     if args.edits < 1:
         raise UserError(f"--edits is {args.edits}: it must be at least 1")
-    if args.composed < 0:
-        raise UserError(f"--composed is {args.composed}: it must be at least 0")
-    if args.task == "draw" and args.data_dir is None and not args.composed:
-        raise UserError("the data set has to lie somewhere: give --data-dir, --composed N, or --task edit")
+    for name in ("composed", "draws"):
+        if getattr(args, name) < 0:
+            raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 0")
+    if args.draws and (args.composed or args.task == "edit"):
+        raise UserError("--draws is a cache of its own: leave --composed and --task edit away")
+    if args.task == "draw" and args.data_dir is None and not (args.composed or args.draws):
+        raise UserError("the data set has to lie somewhere: give --data-dir, --composed N, --draws N, or --task edit")
     cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
     world = loading.world_of(args.tokenizer)
     if args.task == "edit":
         count, known = args.composed or args.edits, args.composed > 0
         groups = build_edits(model, params, count, args.seed, world=world, known=known)
+    elif args.draws:
+        groups = build_draws(model, params, args.draws, args.seed, world=world)
     elif args.composed:
         groups = build_composed(model, params, args.composed, args.seed, world=world)
     else:

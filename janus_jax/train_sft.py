@@ -98,7 +98,10 @@ def groups_of(config, world: World = SHIPPED) -> cache.Groups:
 def dataset_of(config, buckets, by_row, model, processor, groups, world: World = SHIPPED):
     """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
-    maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right, config.mended, world)
+    draws = cache.load(config.draws) if config.draws else None
+    if draws is not None and draws.codes.shape[1] != groups.codes.shape[1]:
+        raise UserError(f"{config.draws} was made with another picture tokenizer than {config.cache}: make it again")
+    maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right, config.mended, world, draws)
     mine = [shards.rows(by_row, bucket.rows) for bucket in buckets]
     return mixture.steps(maker, buckets, config.seed, config.steps, mine)
 

@@ -82,7 +82,8 @@ class RowMaker:
     """Makes rows from groups, by the grammar. drop: the probability that a prompt, or an instruction, becomes PAD where
     a picture is trained (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be
     drawn have at least verify.RIGHT); mended: how often a redrawn picture is the last wrong one with its faults mended,
-    where the cache has that, and not any right one; world: what `answer` asks about."""
+    where the cache has that, and not any right one; world: what `answer` asks about; draws: what `draw` learns from, in
+    place of `groups`."""
 
     def __init__(
         self,
@@ -92,7 +93,9 @@ class RowMaker:
         judged_right: float = RIGHT,
         mended: float = 0.0,
         world: World = SHIPPED,
+        draws: Groups | None = None,
     ):
+        self.draws = None if draws is None else RowMaker(draws, grammar, drop, judged_right, world=world)
         self.groups, self.grammar, self.drop, self.mended, self.world = groups, grammar, drop, mended, world
         self.special = grammar.special
         # P: positives from RIGHT, negatives under 0.5
@@ -124,6 +127,8 @@ class RowMaker:
 
     def make(self, rng, task: str, earlier: int) -> Row:
         """A random row of a task with so many earlier rounds. Raises UserError where no prompt has the pictures."""
+        if task == "draw" and self.draws is not None:
+            return self.draws.make(rng, task, earlier)
         usable = self.usable.get((task, earlier > 0), ())
         if not len(usable):
             raise UserError(

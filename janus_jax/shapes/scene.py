@@ -112,11 +112,13 @@ def _cells(rng, count, relation):
             return picked
 
 
-def place(rng, kinds, relation=None, world: World = SHIPPED) -> Scene:
+def place(rng, kinds, relation=None, world: World = SHIPPED, ordered: bool = False) -> Scene:
     """Puts objects of the given kinds, (shape, color) or (shape, color, size word), into random cells, with jitter in
-    place and size."""
-    items = []
-    for kind, (row, column) in zip(kinds, _cells(rng, len(kinds), relation), strict=True):
+    place and size. ordered: row by row in their order, unless there is a relation."""
+    items, cells = [], _cells(rng, len(kinds), relation)
+    if ordered and relation is None:
+        cells = sorted(cells)
+    for kind, (row, column) in zip(kinds, cells, strict=True):
         items.append(in_cell(rng, kind, row, column, world))
     return Scene(tuple(items))
 
@@ -148,9 +150,10 @@ def kinds_for(rng, ask: Ask, world: World = SHIPPED) -> list[tuple[str, str, str
     return kinds
 
 
-def compose(rng, ask: Ask, world: World = SHIPPED) -> Scene:
-    """A random scene that is exactly what the prompt asks for."""
-    return place(rng, kinds_for(rng, ask, world), ask.relation, world)
+def compose(rng, ask: Ask, world: World = SHIPPED, ordered: bool = False) -> Scene:
+    """A random scene that is exactly what the prompt asks for. ordered: its objects stand as one reads, row by row, in
+    the order in which the prompt names them, where it does not place them itself."""
+    return place(rng, kinds_for(rng, ask, world), ask.relation, world, ordered)
 
 
 def _moves(ask, kinds):

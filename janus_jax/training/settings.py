@@ -55,6 +55,7 @@ SFT = _of(
     vq=TEXT,
     cache=TEXT,
     edits=TEXT,
+    draws=TEXT,
     shares=Rule(least=0, count=-1),
     verdict_share=SHARE,
     drop_prompt=SHARE,
@@ -123,7 +124,7 @@ DRAWING = _of(
 
 # What a configuration that was written before there was such a setting means.
 UNSAID = {
-    **{"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": "", "gap_every": 1},
+    **{"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": "", "draws": "", "gap_every": 1},
     **{"task": "draw", "edit_share": 0.5, "edit_prompts": "", "edit_images": "", "retention_questions": 0},
     "writers": ("tensorboard",),
     **{"failures": (), "categories": (), "mended": 0.0, "world": SHIPPED.name},

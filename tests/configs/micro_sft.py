@@ -17,6 +17,7 @@ def get_config():
     config.vq = ""
     config.cache = ""
     config.edits = ""
+    config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
     config.mesh = (-1, 1, 1)
     config.frozen = (r"vq/.*",)
     config.buckets = ((120, (("draw", 0, 8), ("judge", 0, 8), ("redraw", 1, 8))),)

@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from commands import refused
+from tiny import grammar
 
 from janus_jax import cache_codes
+from janus_jax.data import mixture
+from janus_jax.sequences.batch import CODE
 from janus_jax.shapes import edit, mend, text, verify
 from janus_jax.shapes.world import SECOND
 
@@ -69,3 +72,32 @@ def test_seeds_and_refusals(lossless, tmp_path):
     assert list(first.prompts) == list(again.prompts) != list(other.prompts)
     flags = ("--tokenizer", tmp_path, "--out", tmp_path / "c.npz")
     assert "--composed is -1: it must be at least 0" in refused(cache_codes.main, *flags, "--composed", -1)
+
+
+def test_draws_stand_in_the_order_of_their_names(lossless):
+    groups = cache_codes.build_draws(MODEL, None, 60, seed=3, chunk=32)
+    assert (np.diff(groups.start) == 1).all() and (groups.score == 1).all()
+    ordered = 0
+    for p, prompt in enumerate(groups.prompts):
+        ask, reading = text.parse(prompt), verify.read(groups.pixels[p])
+        assert text.split_of(prompt) == "train" and not text.shows_held_out(reading)
+        if len(ask.nouns) == 2 and not ask.relation and verify.matches(ask, reading):
+            found = verify.match(ask, reading).found
+            if all(ask.nouns[0].fits(item) is not ask.nouns[1].fits(item) for (item,) in found):
+                cells = [(int(3 * item.y), int(3 * item.x)) for (item,) in found]
+                assert cells == sorted(cells)
+                ordered += 1
+    assert ordered > 15
+
+
+def test_drawing_is_learnt_from_draws(lossless):
+    groups = cache_codes.build_composed(MODEL, None, 8, seed=1, chunk=8)
+    draws = cache_codes.build_draws(MODEL, None, 8, seed=3, chunk=8)
+    maker = mixture.RowMaker(groups, grammar(), drop=0.0, draws=draws)
+
+    def codes(task, earlier):
+        rows = [maker.make(np.random.default_rng(i), task, earlier) for i in range(30)]
+        return {int(piece.ids[0]) for row in rows for piece in row.pieces if piece.kind == CODE}
+
+    assert codes("draw", 0) <= set(draws.codes[:, 0]) and len(codes("draw", 0)) > 4
+    assert not codes("redraw", 1) & set(draws.codes[:, 0])
