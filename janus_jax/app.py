@@ -12,7 +12,7 @@ from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
 from janus_jax.page.handlers import Handlers
 from janus_jax.sampling import decode
-from janus_jax.sampling.defaults import sampling_of, system_of
+from janus_jax.sampling.defaults import sampling_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -41,8 +41,7 @@ def main(argv):
     sampling = sampling_of(args.checkpoint)
     model, params, processor = loading.load(args.checkpoint, args.dtype)
     params = decode.prepared(params)  # once, not for each request
-    system = system_of(args.checkpoint)
-    page = layout.build(Handlers(str(args.checkpoint), model, params, processor, sampling, args.seconds, system))
+    page = layout.build(Handlers(str(args.checkpoint), model, params, processor, sampling, args.seconds))
     address = layout.serve(page, args.host, args.port)
     print(f"{args.checkpoint}: open {address} (Ctrl-C ends it)", flush=True)
     if args.host not in LOOPBACK:

@@ -12,7 +12,6 @@ import contextlib
 from janus_jax import cli
 from janus_jax.sampling import flags
 from janus_jax.sampling.answer import GREEDY_ANSWER, chat
-from janus_jax.sampling.defaults import system_of
 from janus_jax.sequences import images
 
 
@@ -29,7 +28,6 @@ def main(argv):
     flags.add_speaking(parser, GREEDY_ANSWER.max_reason_tokens)
     args = parser.parse_args(argv)
     sampling = flags.speaking(args)
-    system = system_of(args.checkpoint) if args.system is None else args.system
     pictures = [images.read(path) for path in args.image]
 
     def tell(_, piece):  # what listens to a program has it on one device
@@ -39,7 +37,7 @@ def main(argv):
     with flags.loaded(args) as model:
         for question in args.question:
             listen = None if args.mesh else tell
-            (said,) = chat(*model, [(pictures, question)], sampling, args.seed, system=system, listen=listen)
+            (said,) = chat(*model, [(pictures, question)], sampling, args.seed, system=args.system, listen=listen)
             print(said if args.mesh else "", flush=True)
 
 

@@ -21,7 +21,7 @@ from janus_jax.models.janus import Janus, JanusConfig, abstract_params
 from janus_jax.models.vq import VQ, VQConfig
 from janus_jax.parallel import sharding
 from janus_jax.sequences.processor import Processor
-from janus_jax.sequences.tokens import Tokenizer
+from janus_jax.sequences.tokens import SYSTEM_PROMPT, Tokenizer
 from janus_jax.shapes.world import SHIPPED as SHIPPED_WORLD
 from janus_jax.shapes.world import WORLDS, World
 
@@ -68,12 +68,16 @@ def digest(path) -> str:
     return hashlib.sha256(json.dumps(model_folder.digests_of(folder, names)).encode()).hexdigest()
 
 
-def processor_of(cfg: JanusConfig, tokenizer: Tokenizer, drawn_with: dict | None = None) -> Processor:
-    """The processor for a model of these sizes; drawn_with: see drawn_with(). Raises UserError where the tokenizer has
+def processor_of(
+    cfg: JanusConfig, tokenizer: Tokenizer, drawn_with: dict | None = None, world: str | None = None
+) -> Processor:
+    """The processor for a model of these sizes; drawn_with: see drawn_with(); world: the embedded world that it was
+    trained on, if any, where questions are asked without a system sentence. Raises UserError where the tokenizer has
     more ids than the model."""
     if tokenizer.size > cfg.llama.vocab_size:
         raise UserError(f"the tokenizer has {tokenizer.size} ids, the model only {cfg.llama.vocab_size}: use its own")
-    return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size, drawn_with or {})
+    system = "" if world else SYSTEM_PROMPT
+    return Processor(tokenizer, cfg.siglip.image_size, cfg.vq.image_size, drawn_with or {}, system)
 
 
 class Source(NamedTuple):
@@ -183,7 +187,7 @@ def load(path, dtype=jnp.float32, mesh=None, base=None, part: str = ""):
     leaves = {name: leaf for name, leaf in source.leaves.items() if name.startswith(f"{part}/" if part else "")}
     model = Janus(dataclasses.replace(source.cfg, dtype=jnp.dtype(dtype)))
     shardings = None if mesh is None else sharding.param_shardings(abstract_params(model), mesh)
-    processor = processor_of(source.cfg, source.tokenizer, source.drawn_with)
+    processor = processor_of(source.cfg, source.tokenizer, source.drawn_with, source.world)
     return model, model_folder.place(leaves, shardings), processor
 
 

@@ -13,7 +13,6 @@ from janus_jax.page import limits, view
 from janus_jax.sampling.answer import answering, judge
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.stream import stream
-from janus_jax.sequences import tokens
 from janus_jax.sequences.processor import Processor
 from janus_jax.sequences.request import Request
 
@@ -23,8 +22,7 @@ COMPILING = "Working. The first request of a kind compiles its programs, which t
 @dataclasses.dataclass(frozen=True)
 class Handlers:
     """checkpoint: its name, for the command line; sampling: how it is drawn with unless asked otherwise; seconds: the
-    most that a request may take; system: what opens a question's prompt. Each handler raises UserError for what cannot
-    be asked."""
+    most that a request may take. Each handler raises UserError for what cannot be asked."""
 
     checkpoint: str
     model: Any
@@ -32,7 +30,6 @@ class Handlers:
     processor: Processor
     sampling: Sampling
     seconds: float
-    system: str = tokens.SYSTEM_PROMPT
 
     def draw(self, prompt, samples, rounds, guidance, temperature, seed) -> Iterator[tuple[str, str]]:
         """Pictures of a prompt."""
@@ -84,7 +81,7 @@ class Handlers:
         pictures = [] if path is None else [limits.picture(path)]
         question = limits.text(question, "question")
         yield COMPILING, ""
-        steps = answering(self.model, self.params, self.processor, pictures, question, system=self.system)
+        steps = answering(self.model, self.params, self.processor, pictures, question)
         for text in limits.within(self.seconds, steps):
             yield "Answering", view.answer(text)
         yield "Done.", view.answer(text)

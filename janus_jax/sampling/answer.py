@@ -9,7 +9,6 @@ from janus_jax.parallel import shards
 from janus_jax.sampling import decode
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.rounds import TEXT_STEP, bucket
-from janus_jax.sequences import tokens
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.request import Request, as_requests
 from janus_jax.sequences.row import Row, collate
@@ -27,7 +26,7 @@ def chat(
     sampling: Sampling = GREEDY_ANSWER,
     seed: int = 0,
     batch: int = 8,
-    system: str = tokens.SYSTEM_PROMPT,
+    system: str | None = None,
     listen: Callable[[int, str], None] | None = None,
 ) -> list[str]:
     """Answers to questions about pictures.
@@ -35,8 +34,8 @@ def chat(
     questions: pairs (images, question); images: a list of PIL images, shown in that order before the question, or [].
     sampling: the text's part of it counts, max_reason_tokens bounds the answer. batch: how many are answered together;
     an answer depends on (seed, its images, its question) alone, up to rounding. system: the sentence that opens every
-    prompt, or "". listen: called with (index of the question, piece of text) as words come. Raises UserError for an
-    empty question, or one that is too long with its pictures.
+    prompt, or ""; None: the processor's. listen: called with (index of the question, piece of text) as words come.
+    Raises UserError for an empty question, or one that is too long with its pictures.
     """
     said = [""] * len(questions)
     for n, text in _chatting(model, params, processor, questions, sampling, seed, batch, system, watched=bool(listen)):
@@ -54,7 +53,7 @@ def answering(
     question: str,
     sampling: Sampling = GREEDY_ANSWER,
     seed: int = 0,
-    system: str = tokens.SYSTEM_PROMPT,
+    system: str | None = None,
 ) -> Iterator[str]:
     """The answer to one question about pictures as it comes: after each word all that is said, at last what `chat`
     returns. Arguments and errors as of `chat`; to stop, close the generator."""
@@ -65,6 +64,7 @@ def answering(
 def _chatting(model, params, processor, questions, sampling, seed, batch, system, watched):
     """(index of the question, its answer), see _speaking."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
+    system = processor.system if system is None else system
 
     def row(pictures, question):
         made = Row()

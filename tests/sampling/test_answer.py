@@ -19,7 +19,6 @@ import janus_jax
 from janus_jax.checkpoints import loading
 from janus_jax.errors import UserError
 from janus_jax.sampling.answer import chat, judge
-from janus_jax.sampling.defaults import system_of
 from janus_jax.sampling.density import Sampling
 from janus_jax.sampling.introspect import introspect
 from janus_jax.sequences import tokens
@@ -186,12 +185,14 @@ def checkpoint(tmp_path_factory):
 
 def test_a_model_of_the_world_is_asked_without_a_system_sentence(tmp_path, capsys):
     loading.save(tmp_path / "m", MODEL, params(), processor(), world=SHIPPED)
-    assert system_of(tmp_path / "m") == system_of("shapes-rl") == ""
+    _, _, asked = loading.load(tmp_path / "m")
+    assert asked.system == "" and asked.chat_prompt("What?") == tokens.chat_prompt("What?", 1, "")
     CHAT(["--checkpoint", str(tmp_path / "m"), "--max-tokens", "6", "--question", "What is it?"])
     alone = chat(MODEL, params(), processor(), [([], "What is it?")], GREEDY, system="")
     assert capsys.readouterr().out == alone[0] + "\n"
+    assert chat(MODEL, params(), asked, [([], "What is it?")], GREEDY) == alone  # from Python, too
     loading.save(tmp_path / "n", MODEL, params(), processor())
-    assert system_of(tmp_path / "n") == tokens.SYSTEM_PROMPT
+    assert loading.load(tmp_path / "n")[2].system == tokens.SYSTEM_PROMPT
 
 
 def test_chat_command(checkpoint, capsys, monkeypatch):
