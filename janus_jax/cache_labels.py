@@ -13,6 +13,8 @@ or captioned pictures, {"image": "0.png", "prompt": "a red cup"} a line, from wh
 The painter's side of a picture is encoded once; what the judge sees is read from the picture's file again while
 training, so the files must stay where they are. Bad records and pictures are left out, up to a share of all, and said
 in one line at the end. What was encoded is kept as it comes: a command that was interrupted goes on where it ended.
+Beside the cache, OUT.png shows some pictures above what their codes decode to: the best that a model with this
+tokenizer can draw of them.
 """
 
 import collections
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from PIL import Image
 
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
@@ -110,6 +113,26 @@ def _fits(processor, prompt, tally, edits) -> bool:
     return True
 
 
+def sheet(model, params, processor, groups, count: int = 8) -> Image.Image:
+    """Up to `count` pictures of the groups, spread over them, above what their codes decode to."""
+    some = np.unique(np.linspace(0, len(groups.codes) - 1, count).astype(int))
+    paths = [groups.pixels.paths[n] for n in some]
+    above = np.stack([processor.for_generation(images.read(path)) for path in paths])
+    vq = VQ(model.cfg.vq, model.cfg.dtype)
+    below = vq.apply({"params": params["vq"]}, groups.codes[some], method="decode_codes")
+    rows = [np.concatenate(images.to_uint8(pictures), axis=1) for pictures in (above, below)]
+    return Image.fromarray(np.concatenate(rows))
+
+
+def _summary(groups, args) -> str:
+    if args.edits:
+        return f"{len(groups)} edits"
+    if args.captions:
+        return f"{len(groups)} prompts, {len(groups.score)} captioned pictures"
+    right = (groups.score >= label_file.RIGHT).mean()
+    return f"{len(groups)} prompts, {len(groups.score)} pictures, {right:.3f} of them labelled right"
+
+
 def main(argv):
     parser = cli.Parser("cache_labels", __doc__)
     parser.add_argument("--checkpoint", required=True, help="whose picture tokenizer encodes: a folder or shipped name")
@@ -136,8 +159,9 @@ def main(argv):
     tally.close()
     cache.save(args.out, groups)
     Unfinished.forget(args.out)
-    right = groups.score >= label_file.RIGHT
-    print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")
+    shown = args.out.with_suffix(".png")
+    sheet(model, params, processor, groups).save(shown)
+    print(f"{_summary(groups, args)}; what their codes decode to: {shown}")
 
 
 if __name__ == "__main__":

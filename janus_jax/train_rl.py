@@ -102,6 +102,10 @@ def train(config, workdir, judge=None) -> None:
 
 def next_commands(config, workdir) -> list[str]:
     """What to do with the model."""
+    if config.task == "edit":
+        drawn = f"edit --checkpoint {workdir} --image FILE --instruction TEXT --out {workdir / 'edited'}"
+        measured = f"evaluate --checkpoint {workdir} --suite shapes_edit --out {workdir / 'eval.json'}"
+        return [drawn] if config.edit_prompts else [drawn, measured]
     asked = f"--prompts {shlex.quote(config.prompts)}" if config.prompts else '--prompt "three green crosses"'
     drawn = f"generate --checkpoint {workdir} {asked} --out {workdir / 'drawn'}"
     return [drawn] if config.prompts else [drawn, f"evaluate --checkpoint {workdir} --out {workdir / 'eval.json'}"]

@@ -107,16 +107,24 @@ def dataset_of(config, buckets, by_row, model, processor, groups, world: World =
 
 
 def next_commands(config, workdir, prompt: str) -> list[str]:
-    """What to do with the model. prompt: one that it knows."""
-    drawn = f"generate --checkpoint {workdir} --prompt {shlex.quote(prompt)} --out {workdir / 'drawn'}"
+    """What to do with the model. prompt: one that it knows, or an instruction where edits are all that it was taught to
+    paint."""
+    tasks = {task for _, kinds in config.buckets for task, *_ in kinds}
+    edits = not tasks & {"draw", "redraw"} and "edit" in tasks
+    asked = f"--image FILE --instruction {shlex.quote(prompt)}" if edits else f"--prompt {shlex.quote(prompt)}"
+    drawn = f"{'edit' if edits else 'generate'} --checkpoint {workdir} {asked} --out {workdir / 'drawn'}"
+    if not tasks & {"judge", "judge_edit"}:  # stage 2 needs a judge's words
+        return [drawn]
     trained = f"--workdir {workdir.parent / 'rl'} --config.init={workdir}"
     if config.preset != "shapes":
-        trained += " --config.prompts=PROMPTS.txt --config.reward.kind=..."
+        given = "--config.task=edit --config.edit_prompts=EDITS.jsonl" if edits else "--config.prompts=PROMPTS.txt"
+        trained += f" {given} --config.reward.kind=..."
         return [drawn, f"train_rl --config configs/janus_pro_{config.preset}_rl.py {trained}"]
+    suite = " --suite shapes_edit" if edits else ""
     return [
         drawn,
-        f"evaluate --checkpoint {workdir} --out {workdir / 'eval.json'}",
-        f"train_rl --config configs/shapes_rl.py {trained}",
+        f"evaluate --checkpoint {workdir}{suite} --out {workdir / 'eval.json'}",
+        f"train_rl --config configs/shapes{'_edit' if edits else ''}_rl.py {trained}",
     ]
 
 

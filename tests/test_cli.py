@@ -177,15 +177,21 @@ def test_a_bar_says_how_far_the_next_is(capsys):
 
 def test_a_finished_training_says_what_to_run_next(capsys, tmp_path):
     """Commands that their parsers take."""
-    real = ConfigDict({"preset": "7b", "prompts": "p.txt"})
-    world = ConfigDict({"preset": "shapes", "prompts": ""})
-    said = []
-    for config in (world, real):
+    buckets = ((60, (("draw", 0, 4), ("judge", 0, 4))),)
+    edits = ((90, (("edit", 0, 4), ("judge_edit", 0, 4))),)
+    real = ConfigDict({"preset": "7b", "prompts": "p.txt", "buckets": buckets, "task": "draw"})
+    world = ConfigDict({"preset": "shapes", "prompts": "", "buckets": buckets, "task": "draw"})
+    edited = ConfigDict({"preset": "shapes", "prompts": "", "edit_prompts": "", "buckets": edits, "task": "edit"})
+    drawn = ConfigDict({"preset": "1b", "buckets": ((60, (("draw", 0, 4),)),)})
+    said = train_sft.next_commands(drawn, tmp_path / "sft", "a cup")
+    assert [line.split()[0] for line in said] == ["generate"]  # it was taught no judging
+    for config in (world, real, edited):
         said += train_sft.next_commands(config, tmp_path / "sft", 'it\'s a "circle"')
         said += train_rl.next_commands(config, tmp_path / "rl")
     cli.finished("the model", tmp_path / "model", *said)
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head == f"the model is {tmp_path / 'model'}; next:" and len(lines) == 8
+    assert head == f"the model is {tmp_path / 'model'}; next:" and len(lines) == 14
+    assert sum("--suite shapes_edit" in line for line in lines) == 2 == sum(".edit --" in line for line in lines)
     for line in lines:
         python, m, module, *flags = shlex.split(line)
         command = module.removeprefix("janus_jax.")

@@ -131,8 +131,10 @@ class RowMaker:
             return self.draws.make(rng, task, earlier)
         usable = self.usable.get((task, earlier > 0), ())
         if not len(usable):
+            edits = "" if (self.groups.source < 0).any() else " (all of them are edits)"
             raise UserError(
-                f"no prompt of the cache has pictures for {task} with {earlier} earlier rounds: change config.buckets"
+                f"no prompt of the cache{edits} has pictures for {task} with {earlier} earlier rounds: change "
+                "config.buckets, or the cache"
             )
         if task == "answer":
             return self._answer(rng)
@@ -238,7 +240,10 @@ class Steps:
             row = self.maker.make(rng, kind.task, kind.earlier)
             if len(row) <= length:
                 return row
-        raise UserError(f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: lengthen it")
+        raise UserError(
+            f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: the last of 100 takes "
+            f"{len(row)} positions; lengthen it in config.buckets"
+        )
 
 
 def steps(maker: RowMaker, buckets, seed: int, count: int, mine=None):

@@ -29,7 +29,10 @@ def geneval(paths, images) -> list[Item]:
             clauses = entry.get(key, [])
             if not (isinstance(clauses, list) and all(map(_is_clause, clauses))):
                 raise BadRecord(f'{key!r} is no list of {{"class", "count", ...}}')
-        return text_in(entry, "prompt"), line.strip()
+        prompt = text_in(entry, "prompt")
+        if not entry.get("include") and not entry.get("exclude"):
+            raise BadRecord("neither 'include' nor 'exclude' says what to look for: any picture would pass")
+        return prompt, line.strip()
 
     found = lines_of(paths, parse)
     return [Item(f"{i:05}", prompt, i, line=line) for i, (prompt, line) in enumerate(found)]

@@ -45,14 +45,16 @@ def picture(label):
 
 
 def told(handler):
-    """A handler whose UserError the page shows in its own words."""
+    """A handler whose UserError the page shows in its own words, for a while on top and for good in the status line."""
 
     @functools.wraps(handler)
     def wrapped(*values):
         try:
             yield from handler(*values)
         except UserError as error:
-            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from None
+            line = html.escape(str(error), quote=False)
+            yield line, gr.skip()
+            raise gr.Error(line, print_exception=False) from None
 
     return wrapped
 

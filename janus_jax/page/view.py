@@ -72,7 +72,7 @@ def trajectories(found: list[Trajectory], codes: int, done: bool, command: str |
     for t in found:
         if not t.rounds:
             continue
-        sample = f"Sample {t.sample + 1}"
+        sample = f"Sample {t.sample}"
         cells = [_round(shot, n + 1, codes, sample, done and n == t.final) for n, shot in enumerate(t.rounds)]
         if t.request.source is not None:
             cells.insert(0, f"<li>{picture(t.request.source, 'Source')}<p class=note>Source</p></li>")

@@ -17,8 +17,8 @@ def storyboard(
     trajectories, side: int = 160, limit: int = LIMIT, title: str | None = None, scores=None, judge: str = "judge"
 ) -> Image.Image:
     """At most `limit` trajectories: the prompt, then each picture with the model's verdict, its P(yes) and its reason.
-    Those of one prompt stand together under it; what does not fit a row of WIDTH pixels goes into the next one. Of an
-    edit the source comes first, and last what differs between it and the chosen picture.
+    Those of one prompt stand together under it, by their numbers; what does not fit a row of WIDTH pixels goes into the
+    next one. Of an edit the source comes first, and last what differs between it and the chosen picture.
 
     scores: of each trajectory a list with each picture's score in [0, 1], NaN where it is unknown, by the `judge`,
     shown apart from the model's own verdict. Returns an RGB PIL image."""
@@ -40,6 +40,7 @@ def storyboard(
 
 def _group(prompt, members, side, judge) -> Part:
     """Trajectories of one prompt."""
+    members = sorted(members, key=lambda member: member[0].sample)
     stories = [_story(trajectory, scores, side, judge) for trajectory, scores in members]
     body = flow(stories, WIDTH, 2 * MARGIN, MARGIN)
     return stack([text(prompt, 17, max(body.width, side)), body], 4)

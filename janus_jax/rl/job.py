@@ -92,7 +92,7 @@ def job_of(config, stage: Stage, judge, initial, look_back, show, stop) -> Job:
             show(done, rollout.take(picked).trajectories(stage.processor), rewards.total[picked], metrics)
 
     step = functools.partial(advance, config, stage, look_back, stop)
-    return Job(begin, resume, items, step, after, shown=("right_first", "right_final"), why=monitor.why)
+    return Job(begin, resume, items, step, after, shown=("right_first", "right_final", "reward_first"), why=monitor.why)
 
 
 def advance(config, stage: Stage, look_back, stop, carry: Carry, number: int, pause):

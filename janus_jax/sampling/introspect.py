@@ -158,10 +158,15 @@ def drawing_of(
     sources = int(requests[0].source is not None)
     sizes = longest, rounds, sampling.max_reason_tokens, sources
     need, there = max(grammar.longest_painted(*sizes), grammar.longest_judged(*sizes)), model.cfg.llama.max_positions
+    if longest + grammar.codes > there:
+        raise UserError(
+            f"a prompt has {longest} tokens, which leave no room for a picture in the model's {there} positions: "
+            "shorten it"
+        )
     if need > there:
         raise UserError(
             f"{rounds} rounds with up to {sampling.max_reason_tokens} words each may take {need} positions, the model "
-            f"has {there}: allow fewer rounds or words"
+            f"has {there}: allow fewer rounds or words, or shorten the prompt"
         )
     if as_released and sources:
         raise UserError("the released code does not introspect on edits: draw them without released=True")

@@ -8,8 +8,10 @@ from commands import refused
 from PIL import Image
 
 from janus_jax import cache_labels
+from janus_jax.checkpoints import loading
 from janus_jax.data import cache, caption_file, records
 from janus_jax.errors import UserError
+from janus_jax.sequences import images
 
 
 def write(folder, lines):
@@ -53,9 +55,14 @@ def test_cached_beside_the_file(tmp_path, capsys):
     path = write(tmp_path, [caption(0), caption(1, "a cross"), caption(2)])
     flags = ["--checkpoint", "shapes-sft", "--out", str(tmp_path / "out.npz")]
     cache_labels.main([*flags, "--captions", str(path)])
-    assert "2 prompts, 3 pictures, 1.000 of them right" in capsys.readouterr().out
+    assert "2 prompts, 3 captioned pictures" in capsys.readouterr().out
     groups = cache.load(tmp_path / "out.npz")
     assert list(groups.prompts) == ["a circle", "a cross"] and groups.start.tolist() == [0, 2, 3]
     assert groups.codes.shape == (3, 36) and np.all(groups.score == 1)
+    sheet = np.asarray(Image.open(tmp_path / "out.png"), int)
+    assert sheet.shape == (2 * 96, 3 * 96, 3)
+    _, _, processor = loading.load("shapes-sft", part="vq")
+    first = images.to_uint8(processor.for_generation(Image.open(tmp_path / "0.png")))
+    np.testing.assert_array_equal(sheet[:96, :96], first)
     path.write_text("\n")
     assert "no captioned picture" in refused(cache_labels.main, *flags, "--captions", path)

@@ -123,7 +123,7 @@ def test_drawing(page):
     assert any("drawing: 12 of 36 codes" in text for text in seen) and any("looking at it" in text for text in seen)
     words = {text.count(" ") for text in seen if "P(yes)" in text and "codes" not in text}
     assert len(words) > 4  # one by one
-    assert rows.locator("h3").all_inner_texts() == ["Sample 1", "Sample 2", "Sample 3"]
+    assert rows.locator("h3").all_inner_texts() == ["Sample 0", "Sample 1", "Sample 2"]
     assert rows.locator("li.chosen").count() == 3
     assert "janus_jax.generate --checkpoint shapes-rl --prompt 'three blue squares' --samples 3" in rows.inner_text()
     shot(page, "drawn")
