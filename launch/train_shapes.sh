@@ -95,12 +95,51 @@ judge judge1 sft1 324 1500 "('single_object','colors')"
 judge judge2 judge1 445 1200 "()"
 judge judge3 judge2 350 1200 "('single_object','colors','two_object','color_attribution')"
 
-# 5. All tasks again, with more of the judge; the guidance weight that is best on validation prompts, which the model is
-# told, and where it fails with that.
-STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/judge3 --config.cache=runs/drawn1.npz
-  --config.steps=1500 --config.learning_rate=6e-4 --config.shares="(10,20,12,2,6)"
+# 5. All tasks again, with more of the judge; then edits and redraws for the most part, since copying is learnt late.
+run train_sft --config configs/shapes_sft.py --workdir runs/sft2 --config.init=runs/judge3 \
+  --config.cache=runs/drawn1.npz --config.steps=1500 --config.learning_rate=6e-4 --config.shares="(10,20,12,2,6)" \
   --config.buckets="((62,(('draw',0,24),)),(84,(('judge',0,26),('describe',0,2),('answer',0,4))),\
 (126,(('redraw',1,8),('edit',0,4))),(142,(('judge',1,6),('judge_edit',0,4))),\
+(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
+run train_sft --config configs/shapes_sft.py --workdir runs/copy --config.init=runs/sft2 \
+  --config.cache=runs/drawn1.npz --config.steps=700 --config.decay_steps=2000 --config.learning_rate=1e-3 \
+  --config.buckets="((62,(('draw',0,16),)),(126,(('edit',0,40),('redraw',1,16))))" --config.shares="(6,0,14,0,30)"
+
+# 6. What was learnt by heart so far (the same 9000 prompts and 4000 edits, five times and more) is learnt from pictures
+# that are hardly seen twice; drawing from such whose objects stand in the order of their names.
+fresh() { # OUT ARGS...
+  [[ -f "runs/$1" ]] || run cache_codes --tokenizer runs/vq/model --out "runs/$1" "${@:2}"
+}
+fresh composed_edits.npz --task edit --composed 20000 --seed 1
+fresh composed1.npz --composed 12000 --seed 2
+fresh composed2.npz --composed 12000 --seed 3
+fresh composed3.npz --composed 7000 --seed 5
+fresh draws.npz --draws 60000 --seed 4
+run train_sft --config configs/shapes_sft.py --workdir runs/sft3 --config.init=runs/copy \
+  --config.cache=runs/drawn1.npz,runs/composed1.npz --config.edits= --config.steps=500 --config.decay_steps=4000 \
+  --config.learning_rate=1e-3 --config.shares="(20,18,0,3)" \
+  --config.buckets="((62,(('draw',0,96),)),(84,(('judge',0,48),('describe',0,2),('answer',0,6))))"
+FRESH=runs/drawn1.npz,runs/composed1.npz,runs/composed2.npz,runs/composed_edits.npz
+run train_sft --config configs/shapes_sft.py --workdir runs/sft4 --config.init=runs/sft3 --config.cache="$FRESH" \
+  --config.draws=runs/draws.npz --config.steps=750 --config.decay_steps=3600 --config.learning_rate=1e-3 \
+  --config.shares="(14,14,10,2,12)" \
+  --config.buckets="((62,(('draw',0,64),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
+(126,(('redraw',1,12),('edit',0,20))),(142,(('judge',1,4),('judge_edit',0,12))),\
+(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
+relabel() {
+  [[ -f "runs/$1" ]] ||
+    run label_drawings --checkpoint runs/sft4 --cache "runs/$2" --samples "$3" --cfg 1.5 --out "runs/$1"
+}
+relabel drawn2.npz composed3.npz 1
+relabel drawn_edits.npz edits.npz 2
+
+# 7. The last mixture; the guidance weight that is best on validation prompts, which the model is told, and where it
+# fails with that.
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft4
+  --config.cache="runs/drawn2.npz,$FRESH" --config.edits=runs/drawn_edits.npz --config.draws=runs/draws.npz
+  --config.steps=1500 --config.learning_rate=8e-4 --config.shares="(10,18,10,2,12)"
+  --config.buckets="((62,(('draw',0,48),)),(84,(('judge',0,36),('describe',0,2),('answer',0,6))),\
+(126,(('redraw',1,14),('edit',0,20))),(142,(('judge',1,8),('judge_edit',0,16))),\
 (190,(('redraw',2,4),('judge',2,2),('edit',1,2))))")
 run train_sft "${STAGE1[@]}"
 validate() {
@@ -115,7 +154,7 @@ final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"]
 print(max(final, key=final.get))')"
 run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
 
-# 6. Stage 2, with more of what fails.
+# 8. Stage 2, with more of what fails.
 stage2() {
   run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \
     --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json',)"
@@ -123,7 +162,7 @@ stage2() {
 together stage2 0 1
 stage2 2
 
-# 7. What is shipped is what is measured: bf16 on disk.
+# 9. What is shipped is what is measured: bf16 on disk.
 measure() {
   [[ -d "runs/stored/$1" ]] || run convert --src "runs/$1" --dst "runs/stored/$1" --to own --dtype bfloat16
   [[ -f "runs/eval_$1.json" ]] ||
