@@ -78,8 +78,15 @@ def initial_model(config, mesh, workdir):
 def groups_of(config, world: World = SHIPPED) -> cache.Groups:
     """What the rows are made of: config.cache (several with commas) and config.edits, of which one may be empty; of the
     embedded world's prompts those of config.categories. Raises UserError where none is."""
-    paths = [path for path in (*config.cache.split(","), config.edits) if path]
-    groups = cache.join(map(cache.load, paths or [config.cache]))
+    loaded = [cache.load(path) for path in config.cache.split(",") if path]
+    if not loaded and not config.edits:
+        raise UserError("there is nothing to learn from: set --config.cache to a cache of labelled pictures")
+    if config.edits:
+        try:
+            loaded.append(cache.load(config.edits))
+        except UserError as error:
+            raise UserError(f"{error}, or set --config.edits= for none") from error
+    groups = cache.join(loaded)
     if not config.categories:
         return groups
     try:
