@@ -30,28 +30,16 @@ from tqdm import tqdm
 
 from janus_jax import cli
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, labels, mended
+from janus_jax.data import cache, composed, labels, mended
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
 from janus_jax.sequences import images
-from janus_jax.shapes import edit, edit_pairs, mend, scene, text, verify
-from janus_jax.shapes.render import render
+from janus_jax.shapes import edit, edit_pairs, verify
 from janus_jax.shapes.world import SHIPPED, World
 
 MIXED = 1  # pictures of mixed codes per prompt
 MENDED = 2  # wrong pictures per prompt that are mended
 NEAR = 3  # near misses per edit
-NEAR_COMPOSED = 2  # near misses per fresh prompt
-# How often fresh prompts are of a category; those of two objects have the most to say, and are learnt last.
-COMPOSED = {
-    "single_object": 0.04,
-    "two_object": 0.26,
-    "counting": 0.14,
-    "colors": 0.06,
-    "position": 0.2,
-    "color_attribution": 0.3,
-}
-FREE = 0.35  # the share of fresh prompts that is freely composed
 
 
 def mix_codes(rng, codes):
@@ -118,72 +106,30 @@ def build(model, params, source, seed: int = 0, chunk: int = 64, world: World = 
     return cache.join(parts)
 
 
-def composed(rng, prompt: str, world: World = SHIPPED):
-    """Scenes of a prompt: a right one, NEAR_COMPOSED near misses, and each of these mended (None where it cannot be, or
-    is right by chance)."""
-    ask = text.parse(prompt, world)
-    near = [scene.near_miss(rng, ask, world) for _ in range(NEAR_COMPOSED)]
-    readings = [verify.Reading(miss.items) for miss in near]
-    right = [None if verify.matches(ask, reading) else mend.mend(rng, ask, reading, world) for reading in readings]
-    return scene.compose(rng, ask, world), *near, *right
+def build_composed(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
+    """Groups of `count` fresh prompts with right and wrong pictures, labelled by their scenes; `chunk` at a time."""
+    encode, decode = codec(model, params)
 
+    def part(rng, prompts):
+        return composed.judged(rng, prompts, encode, decode, chunk, model.cfg.image_size, world)
 
-def fresh_prompt(rng, world: World = SHIPPED) -> str:
-    """A random training prompt, as often of a category as COMPOSED says, or freely composed."""
-    if rng.random() < FREE:
-        return text.free_prompt(rng, world=world)
-    categories, shares = zip(*COMPOSED.items(), strict=True)
-    return text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
+    return _of_fresh_prompts(part, count, seed, chunk, world)
 
 
 def build_draws(model, params, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED):
-    """Groups of one right picture each, of `count` fresh prompts, to learn drawing from: objects stand in the order in
-    which the prompt names them, so that what is still to be drawn follows from how much there is. `chunk` at a time."""
-    rng, (encode, _), parts = np.random.default_rng(seed), codec(model, params), []
-    side = model.cfg.image_size
-    for begin in tqdm(range(0, count, chunk), desc="pictures", unit=f"x{chunk}"):
-        prompts = [fresh_prompt(rng, world) for _ in range(min(chunk, count - begin))]
-        asks = [text.parse(prompt, world) for prompt in prompts]
-        readings, pictures = [], np.zeros((chunk, 1, side, side, 3), np.uint8)  # full: one program for all
-        for p, ask in enumerate(asks):
-            shown = None
-            while shown is None or text.shows_held_out(verify.Reading(shown.items), world):
-                shown = scene.compose(rng, ask, world, ordered=True)
-            readings.append(verify.Reading(shown.items))
-            pictures[p, 0] = render(shown, side, rng, world)
-        owner = np.arange(len(prompts))
-        codes, pictures = encode(pictures)[owner, 0], pictures[owner, 0]
-        groups, _ = labels.label_each(rng, prompts, owner, codes, pictures, world, readings)
-        parts.append(cache.packed(groups))
-    return cache.join(parts)
+    """Groups of `count` fresh prompts with one right picture each, see composed.draws; `chunk` at a time."""
+    encode, _ = codec(model, params)
+
+    def part(rng, prompts):
+        return composed.draws(rng, prompts, encode, chunk, model.cfg.image_size, world)
+
+    return _of_fresh_prompts(part, count, seed, chunk, world)
 
 
-def build_composed(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
-    """Groups of `count` fresh prompts, labelled by their scenes; `chunk` at a time."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
+def _of_fresh_prompts(part, count, seed, chunk, world):
+    rng, parts = np.random.default_rng(seed), []
     for begin in tqdm(range(0, count, chunk), desc="prompts", unit=f"x{chunk}"):
-        prompts = [fresh_prompt(rng, world) for _ in range(min(chunk, count - begin))]
-        scenes = [composed(rng, prompt, world) for prompt in prompts]
-        seeds = rng.integers(2**32, size=len(prompts))  # one jitter of colours for a near miss and for it mended
-        side = model.cfg.image_size
-        pictures = np.zeros((chunk, 1 + 2 * NEAR_COMPOSED, side, side, 3), np.uint8)  # full: one program for all
-        for p, of_prompt in enumerate(scenes):
-            for k, one in enumerate(of_prompt):
-                if one is not None:
-                    jitter = np.random.default_rng([seeds[p], k % NEAR_COMPOSED])
-                    pictures[p, k] = render(one, side, jitter, world)
-        codes = encode(pictures)
-        there = np.array([[one is not None for one in of_prompt] for of_prompt in scenes])
-        owner, number = np.nonzero(there)
-        groups, kept = labels.label_each(
-            *(rng, prompts, owner, codes[owner, number], decode(codes)[owner, number], world),
-            readings=[verify.Reading(scenes[p][k].items) for p, k in zip(owner, number, strict=True)],
-        )
-        place = np.full(there.shape, -1)
-        place[owner[kept], number[kept]] = np.arange(len(kept))
-        mends = np.full(there.shape, -1)
-        mends[:, 1 : 1 + NEAR_COMPOSED] = place[:, 1 + NEAR_COMPOSED :]
-        parts.append(cache.packed(dataclasses.replace(groups, mended=mends[owner[kept], number[kept]])))
+        parts.append(part(rng, [composed.fresh_prompt(rng, world) for _ in range(min(chunk, count - begin))]))
     return cache.join(parts)
 
 

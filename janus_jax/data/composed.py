@@ -1,0 +1,85 @@
+"""Pictures of fresh prompts, with the labels of the scenes that they were rendered from.
+
+The verifier takes several times as long to read a picture as rendering, encoding and decoding it do; a scene says what
+it shows. So there can be as many pictures as training needs not to see one twice. What the tokenizer spoils, one
+picture of sixty, is labelled as if it had not.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from janus_jax.data import cache, labels
+from janus_jax.shapes import mend, scene, text
+from janus_jax.shapes.render import render
+from janus_jax.shapes.verify import Reading, matches
+from janus_jax.shapes.world import SHIPPED, World
+
+NEAR = 2  # near misses per prompt
+# How often prompts are of a category; those of two objects have the most to say, and are learnt last.
+SHARES = {
+    "single_object": 0.04,
+    "two_object": 0.26,
+    "counting": 0.14,
+    "colors": 0.06,
+    "position": 0.2,
+    "color_attribution": 0.3,
+}
+FREE = 0.35  # the share of prompts that is freely composed
+
+
+def fresh_prompt(rng, world: World = SHIPPED) -> str:
+    """A random training prompt, as often of a category as SHARES says, or freely composed."""
+    if rng.random() < FREE:
+        return text.free_prompt(rng, world=world)
+    categories, shares = zip(*SHARES.items(), strict=True)
+    return text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
+
+
+def scenes(rng, prompt: str, world: World = SHIPPED):
+    """Scenes of a prompt: a right one, NEAR near misses, and each of these mended; None where it cannot be, or is right
+    by chance."""
+    ask = text.parse(prompt, world)
+    near = [scene.near_miss(rng, ask, world) for _ in range(NEAR)]
+    readings = [Reading(miss.items) for miss in near]
+    right = [None if matches(ask, reading) else mend.mend(rng, ask, reading, world) for reading in readings]
+    return scene.compose(rng, ask, world), *near, *right
+
+
+def judged(rng, prompts, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
+    """Groups of the scenes of prompts, as the tokenizer reproduces them. encode(pictures u8[P, K, side, side, 3]) ->
+    codes i32[P, K, I], decode(codes) -> such pictures; room: P, at least the number of prompts."""
+    made = [scenes(rng, prompt, world) for prompt in prompts]
+    seeds = rng.integers(2**32, size=len(prompts))  # one jitter of colours for a near miss and for it mended
+    pictures = np.zeros((room, 1 + 2 * NEAR, side, side, 3), np.uint8)
+    for p, of_prompt in enumerate(made):
+        for k, one in enumerate(of_prompt):
+            if one is not None:
+                pictures[p, k] = render(one, side, np.random.default_rng([seeds[p], k % NEAR]), world)
+    codes = encode(pictures)
+    there = np.array([[one is not None for one in of_prompt] for of_prompt in made])
+    owner, number = np.nonzero(there)
+    groups, kept = labels.label_each(
+        *(rng, prompts, owner, codes[owner, number], decode(codes)[owner, number], world),
+        readings=[Reading(made[p][k].items) for p, k in zip(owner, number, strict=True)],
+    )
+    place = np.full(there.shape, -1)
+    place[owner[kept], number[kept]] = np.arange(len(kept))
+    mends = np.full(there.shape, -1)
+    mends[:, 1 : 1 + NEAR] = place[:, 1 + NEAR :]
+    return cache.packed(dataclasses.replace(groups, mended=mends[owner[kept], number[kept]]))
+
+
+def draws(rng, prompts, encode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
+    """Groups of one right picture each, to learn drawing from: objects stand in the order in which the prompt names
+    them, so that what is still to be drawn follows from how much there is. Arguments as of `judged`, K = 1."""
+    readings, pictures = [], np.zeros((room, 1, side, side, 3), np.uint8)
+    for p, prompt in enumerate(prompts):
+        ask, shown = text.parse(prompt, world), None
+        while shown is None or text.shows_held_out(Reading(shown.items), world):
+            shown = scene.compose(rng, ask, world, ordered=True)
+        readings.append(Reading(shown.items))
+        pictures[p, 0] = render(shown, side, rng, world)
+    owner = np.arange(len(prompts))
+    codes, pictures = encode(pictures)[owner, 0], pictures[owner, 0]
+    return cache.packed(labels.label_each(rng, prompts, owner, codes, pictures, world, readings)[0])
