@@ -18,7 +18,7 @@ def get_config():
     config.init = ""  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"
     config.cache = "runs/cache.npz,runs/cache_free.npz"  # labelled pictures and their codes; several: with commas
-    config.edits = ""  # the same of edits, which buckets may ask for
+    config.edits = ""  # the same of edits, which buckets may ask for; several: with commas
     config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too

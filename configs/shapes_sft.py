@@ -21,9 +21,9 @@ def get_config():
     config.init = "runs/base"  # an own checkpoint to go on from; empty: fresh parameters around config.vq
     config.vq = "runs/vq/model"  # not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes
-    config.edits = "runs/edits.npz"  # the same of edits, which buckets may ask for
+    config.edits = "runs/edits.npz"  # the same of edits, which buckets may ask for; several: with commas
     config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
-    config.categories = ()  # of the prompts in config.cache, which are used; () = all
+    config.categories = ()  # of the prompts in config.cache, which are used; () = all; not of config.draws
     config.mesh = (-1, 1, 1)  # data, fsdp, tensor
     config.frozen = (r"vq/.*",)  # the tiny SigLIP is trained too
     # (length, ((task, earlier rounds, rows per step), ...)); 26 tokens of prompt: the few longer ones are left out

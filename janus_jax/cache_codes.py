@@ -10,9 +10,9 @@ or, with --composed, of fresh prompts, or of edits with --task edit as well:
 
     python -m janus_jax.cache_codes --composed 20000 --tokenizer runs/vq/model --out runs/composed.npz
 
-There the labels are those of the scenes that are rendered: nothing is read, which takes most of the time, and so there
-can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not. --draws N makes right
-pictures alone, for config.draws.
+Their labels come from the scenes that are rendered. The verifier, which takes most of the time otherwise, reads
+nothing, so there can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not.
+--draws N makes right pictures alone, for config.draws.
 
 Otherwise every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is
 the picture the model would have drawn with these codes, and the one the judge will see. To the rendered pictures,
@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from janus_jax import cli
+from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
 from janus_jax.data import cache, composed, labels, mended
 from janus_jax.data.shapes_dataset import Shapes
@@ -40,6 +40,7 @@ from janus_jax.shapes.world import SHIPPED, World
 MIXED = 1  # pictures of mixed codes per prompt
 MENDED = 2  # wrong pictures per prompt that are mended
 NEAR = 3  # near misses per edit
+EDITS = 6000  # unless it is said
 
 
 def mix_codes(rng, codes):
@@ -134,8 +135,8 @@ def _of_fresh_prompts(part, count, seed, chunk, world):
 
 
 def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED, known: bool = False):
-    """Groups of `count` random edits, less the few whose source does not survive its codes; `chunk` at a time. known:
-    labelled by their scenes, and so without pictures of mixed codes."""
+    """Groups of `count` random edits, unless known less the few whose source does not survive its codes; `chunk` at a
+    time. known: labelled by their scenes, and so without pictures of mixed codes."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
     side = model.cfg.image_size
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
@@ -170,51 +171,69 @@ def data_set(folder, world: World = SHIPPED):
     return builder
 
 
-def main(argv):
-    parser = cli.Parser("cache_codes", __doc__)
-    parser.add_argument("--tokenizer", required=True, type=Path, help="a workdir of train_vq, or its model folder")
-    parser.add_argument("--task", default="draw", choices=("draw", "edit"), help="what the pictures are for")
-    parser.add_argument(
-        "--data-dir", type=Path, help="where the shapes data set lies or will be built (default: none, for --task edit)"
-    )
-    parser.add_argument(
-        "--split",
-        default="train",
-        choices=("train", "train_free"),
-        help="which prompts of the data set: by template, or freely composed",
-    )
-    parser.add_argument("--edits", type=int, default=6000, help="how many, for --task edit")
-    parser.add_argument(
-        "--composed", type=int, default=0, help="so many fresh prompts, or edits, labelled by their scenes (default: 0)"
-    )
-    parser.add_argument(
-        "--draws", type=int, default=0, help="so many fresh prompts with a right picture each, and no more (default: 0)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random bits; not of the data set's prompts")
-    parser.add_argument("--out", required=True, type=Path, help="the cache to write, a .npz file")
-    args = parser.parse_args(argv)
-    if args.edits < 1:
+def _check(args) -> None:
+    """Raises UserError for counts that are none, and for flags that do not go together."""
+    rules.check_flags(args)
+    if args.edits is not None and args.edits < 1:
         raise UserError(f"--edits is {args.edits}: it must be at least 1")
     for name in ("composed", "draws"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 0")
     if args.draws and (args.composed or args.task == "edit"):
         raise UserError("--draws is a cache of its own: leave --composed and --task edit away")
-    if args.task == "draw" and args.data_dir is None and not (args.composed or args.draws):
+    if args.edits is not None and (args.task != "edit" or args.composed):
+        raise UserError("--edits counts edits that the verifier labels: give --task edit, and no --composed")
+    if args.composed or args.draws or args.task == "edit":
+        if args.data_dir or args.split:
+            raise UserError(
+                "--data-dir and --split are of the data set, which this cache is not made of: leave them away"
+            )
+    elif args.data_dir is None:
         raise UserError("the data set has to lie somewhere: give --data-dir, --composed N, --draws N, or --task edit")
+
+
+def main(argv):
+    parser = cli.Parser("cache_codes", __doc__)
+    parser.add_argument("--tokenizer", required=True, type=Path, help="a workdir of train_vq, or its model folder")
+    parser.add_argument("--task", default="draw", choices=("draw", "edit"), help="what the pictures are for")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where the shapes data set lies or will be built (default: none; it needs one)"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "train_free"),
+        help="which prompts of the data set: by template, or freely composed (default: train)",
+    )
+    parser.add_argument("--edits", type=int, help=f"how many, for --task edit without --composed (default: {EDITS})")
+    parser.add_argument(
+        "--composed",
+        type=int,
+        default=0,
+        help="so many fresh prompts, or edits with --task edit, labelled by their scenes (default: 0, none)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=0,
+        help="so many fresh prompts with a right picture each, and no more (default: 0, none)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random bits; not of the data set's prompts")
+    parser.add_argument("--out", required=True, type=Path, help="the cache to write, a .npz file")
+    args = parser.parse_args(argv)
+    _check(args)
     cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
     world = loading.world_of(args.tokenizer)
     if args.task == "edit":
-        count, known = args.composed or args.edits, args.composed > 0
+        count, known = args.composed or args.edits or EDITS, args.composed > 0
         groups = build_edits(model, params, count, args.seed, world=world, known=known)
     elif args.draws:
         groups = build_draws(model, params, args.draws, args.seed, world=world)
     elif args.composed:
         groups = build_composed(model, params, args.composed, args.seed, world=world)
     else:
-        source = data_set(args.data_dir, world).as_data_source(args.split)
-        groups = build(model, params, source, world=world)
+        source = data_set(args.data_dir, world).as_data_source(args.split or "train")
+        groups = build(model, params, source, args.seed, world=world)
     cache.save(args.out, groups)
     right = groups.score >= verify.RIGHT
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")

@@ -13,8 +13,8 @@ or captioned pictures, {"image": "0.png", "prompt": "a red cup"} a line, from wh
 The painter's side of a picture is encoded once; what the judge sees is read from the picture's file again while
 training, so the files must stay where they are. Bad records and pictures are left out, up to a share of all, and said
 in one line at the end. What was encoded is kept as it comes: a command that was interrupted goes on where it ended.
-Beside the cache, OUT.png shows some pictures above what their codes decode to: the best that a model with this
-tokenizer can draw of them.
+Beside the cache, a picture of its name (runs/labels.npz.png) shows some of the pictures above what their codes decode
+to: the best that a model with this tokenizer can draw of them.
 """
 
 import collections
@@ -39,6 +39,12 @@ from janus_jax.sequences import images, tokens
 def encode(vq: VQ, params, pixels):
     """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I], with the parameters of the picture tokenizer alone."""
     return vq.apply({"params": params}, pixels, method="encode_codes")
+
+
+@functools.partial(jax.jit, static_argnames="vq")
+def decode(vq: VQ, params, codes):
+    """codes i32[B,I] -> pixels f32[B,h,w,3], about [-1,1]."""
+    return vq.apply({"params": params}, codes, method="decode_codes")
 
 
 def build(model, params, processor, prompts, batch: int, tally, out, progress=None, edits=False) -> cache.Groups:
@@ -118,8 +124,7 @@ def sheet(model, params, processor, groups, count: int = 8) -> Image.Image:
     some = np.unique(np.linspace(0, len(groups.codes) - 1, count).astype(int))
     paths = [groups.pixels.paths[n] for n in some]
     above = np.stack([processor.for_generation(images.read(path)) for path in paths])
-    vq = VQ(model.cfg.vq, model.cfg.dtype)
-    below = vq.apply({"params": params["vq"]}, groups.codes[some], method="decode_codes")
+    below = decode(VQ(model.cfg.vq, model.cfg.dtype), params["vq"], groups.codes[some])
     rows = [np.concatenate(images.to_uint8(pictures), axis=1) for pictures in (above, below)]
     return Image.fromarray(np.concatenate(rows))
 
@@ -148,7 +153,9 @@ def main(argv):
     records.add_flags(parser)
     args = parser.parse_args(argv)
     rules.check_flags(args)
+    shown = args.out.with_name(args.out.name + ".png")
     cli.writable(args.out)
+    cli.writable(shown)
     edits = args.edits is not None
     reader = edit_file if edits else caption_file if args.captions else label_file
     tally = records.tally_of(args, args.edits or args.captions or args.labels)
@@ -159,8 +166,11 @@ def main(argv):
     tally.close()
     cache.save(args.out, groups)
     Unfinished.forget(args.out)
-    shown = args.out.with_suffix(".png")
-    sheet(model, params, processor, groups).save(shown)
+    picture = sheet(model, params, processor, groups)
+    try:
+        picture.save(shown)
+    except OSError as error:
+        raise UserError(f"the cache is written, but not {shown}: {error.strerror}") from error
     print(f"{_summary(groups, args)}; what their codes decode to: {shown}")
 
 

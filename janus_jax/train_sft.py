@@ -1,7 +1,8 @@
 """Trains stage 1, supervised: python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir DIR
 
 Three tasks in one mixture: draw, judge, redraw (RECIPE: 10:10:15, the judge's Yes/No tokens weigh 0.8 of its share);
-with config.edits, a cache of edits, further ones: edit, and the judging of edits.
+with config.edits, a cache of edits, further ones: edit, and the judging of edits; with config.draws, right pictures
+that draw learns from in place of config.cache's.
 Resumes from the workdir by itself; the finished model is DIR/model.
 """
 
@@ -21,6 +22,7 @@ from janus_jax.sequences.batch import padding
 from janus_jax.sequences.grammar import Grammar
 from janus_jax.sequences.tokens import Tokenizer
 from janus_jax.shapes import text
+from janus_jax.shapes.verify import RIGHT
 from janus_jax.shapes.vocabulary import train_tokenizer
 from janus_jax.shapes.world import SHIPPED, World
 from janus_jax.training import lock, settings, sft
@@ -72,18 +74,20 @@ def initial_model(config, mesh, workdir):
     params = init_params(model, jax.random.key(config.seed), mesh=mesh)
     vq_params = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), vq_params, params["vq"])
     params = {**params, "vq": vq_params}
-    return model, params, loading.processor_of(cfg, world_tokenizer(workdir, loading.world_of(config.vq)))
+    world = loading.world_of(config.vq)
+    return model, params, loading.processor_of(cfg, world_tokenizer(workdir, world), world=world.name)
 
 
 def groups_of(config, world: World = SHIPPED) -> cache.Groups:
-    """What the rows are made of: config.cache (several with commas) and config.edits, of which one may be empty; of the
-    embedded world's prompts those of config.categories. Raises UserError where none is."""
-    loaded = [cache.load(path) for path in config.cache.split(",") if path]
+    """What the rows are made of: config.cache and config.edits (several files each, with commas), of which one may be
+    empty; of the embedded world's prompts those of config.categories. Raises UserError where both are empty, or no
+    prompt is left."""
+    loaded = _loaded(config.cache)
     if not loaded and not config.edits:
         raise UserError("there is nothing to learn from: set --config.cache to a cache of labelled pictures")
     if config.edits:
         try:
-            loaded.append(cache.load(config.edits))
+            loaded += _loaded(config.edits)
         except UserError as error:
             raise UserError(f"{error}, or set --config.edits= for none") from error
     groups = cache.join(loaded)
@@ -102,22 +106,39 @@ def groups_of(config, world: World = SHIPPED) -> cache.Groups:
     return cache.chosen(groups, wanted)
 
 
-def dataset_of(config, buckets, by_row, model, processor, groups, world: World = SHIPPED):
-    """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket."""
+def _loaded(paths: str) -> list[cache.Groups]:
+    """The caches of some files, with commas between them."""
+    return [cache.load(path) for path in paths.split(",") if path]
+
+
+def draws_of(config, groups: cache.Groups) -> cache.Groups | None:
+    """What `draw` rows learn from in place of `groups`: config.draws (several files with commas); None: from `groups`.
+    Raises UserError for edits, and for codes of another picture tokenizer than that of `groups`."""
+    if not config.draws:
+        return None
+    draws = cache.join(_loaded(config.draws))
+    if draws.codes.shape[1] != groups.codes.shape[1]:
+        raise UserError(f"config.draws was made with another picture tokenizer than {config.cache or config.edits}")
+    if not ((draws.source < 0) & (np.maximum.reduceat(draws.score, draws.start[:-1]) >= RIGHT)).any():
+        raise UserError(f"{config.draws} has no right picture of a prompt: make it with janus_jax.cache_codes --draws")
+    return draws
+
+
+def dataset_of(config, buckets, by_row, model, processor, groups, world: World = SHIPPED, draws=None):
+    """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket. draws: see
+    draws_of."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
-    draws = cache.load(config.draws) if config.draws else None
-    if draws is not None and draws.codes.shape[1] != groups.codes.shape[1]:
-        raise UserError(f"{config.draws} was made with another picture tokenizer than {config.cache}: make it again")
     maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right, config.mended, world, draws)
     mine = [shards.rows(by_row, bucket.rows) for bucket in buckets]
     return mixture.steps(maker, buckets, config.seed, config.steps, mine)
 
 
-def next_commands(config, workdir, prompt: str) -> list[str]:
-    """What to do with the model. prompt: one that it knows, or an instruction where edits are all that it was taught to
-    paint."""
+def next_commands(config, workdir, prompts, source) -> list[str]:
+    """What to do with the model. prompts: that it was taught; source: of each its source picture where it is an
+    instruction, or -1, i64[P]."""
     tasks = {task for _, kinds in config.buckets for task, *_ in kinds}
     edits = not tasks & {"draw", "redraw"} and "edit" in tasks
+    prompt = str(prompts[np.argmax((np.asarray(source) >= 0) == edits)])
     asked = f"--image FILE --instruction {shlex.quote(prompt)}" if edits else f"--prompt {shlex.quote(prompt)}"
     drawn = f"{'edit' if edits else 'generate'} --checkpoint {workdir} {asked} --out {workdir / 'drawn'}"
     if not tasks & {"judge", "judge_edit"}:  # stage 2 needs a judge's words
@@ -146,11 +167,12 @@ def main(argv):
         named = loading.named_world(config.init or config.vq)  # None: a Janus-Pro, also when it is trained
         world = named or SHIPPED
         groups = groups_of(config, world)
+        draws = draws_of(config, groups)
         model, params, processor = initial_model(config, mesh, workdir)
         built, by_row = sft.build(config, model, params, mesh)
         given = [params]  # away: the state is a copy, and two would not fit
         del params
-        dataset = dataset_of(config, buckets, by_row, model, processor, groups, world)
+        dataset = dataset_of(config, buckets, by_row, model, processor, groups, world, draws)
         job = supervised(built, given, dataset, by_row, lambda rows: {"padding": padding(rows)})
         state, finished = fit(workdir, "sft", job, config, stop, log_every=config.log_every, ahead=AHEAD)
         if finished:
@@ -158,7 +180,9 @@ def main(argv):
             loading.save(workdir / "model", model, state.params, processor, drawn_with=drawn_with, world=named)
             if agree.is_first():
                 print(f"what happened on the way: {write_report(workdir)}")
-                cli.finished("the model", workdir / "model", *next_commands(config, workdir, str(groups.prompts[0])))
+                cli.finished(
+                    "the model", workdir / "model", *next_commands(config, workdir, groups.prompts, groups.source)
+                )
 
 
 if __name__ == "__main__":

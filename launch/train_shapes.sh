@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to the tables of docs/results.md: tokenizer, base model, SFT (twice, with drawings of the model in
-# between), RL (three seeds, drawing and editing), evaluation.
-#   launch/train_shapes.sh      everything goes to runs/. Meant for three hours on two CPU cores: its commands were run
-#                               one by one, beside other work, and with one seed of RL; not yet in one go
+# From nothing to the tables of docs/results.md: tokenizer, base model, SFT in several parts, with drawings of the model
+# and fresh pictures in between, RL (three seeds, drawing and editing), evaluation.
+#   launch/train_shapes.sh      everything goes to runs/. About four hours on two CPU cores: its commands were run one by
+#                               one, in two sessions, beside other work; not yet in one go
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
@@ -105,8 +105,8 @@ run train_sft --config configs/shapes_sft.py --workdir runs/copy --config.init=r
   --config.cache=runs/drawn1.npz --config.steps=700 --config.decay_steps=2000 --config.learning_rate=1e-3 \
   --config.buckets="((62,(('draw',0,16),)),(126,(('edit',0,40),('redraw',1,16))))" --config.shares="(6,0,14,0,30)"
 
-# 6. What was learnt by heart so far (the same 9000 prompts and 4000 edits, five times and more) is learnt from pictures
-# that are hardly seen twice; drawing from such whose objects stand in the order of their names.
+# 6. The model knows the 9000 prompts and 4000 edits by heart by now. It goes on with pictures that it hardly sees twice,
+# and learns to draw from pictures whose objects stand in the order of their names.
 fresh() { # OUT ARGS...
   [[ -f "runs/$1" ]] || run cache_codes --tokenizer runs/vq/model --out "runs/$1" "${@:2}"
 }
@@ -119,9 +119,9 @@ run train_sft --config configs/shapes_sft.py --workdir runs/sft3 --config.init=r
   --config.cache=runs/drawn1.npz,runs/composed1.npz --config.edits= --config.steps=500 --config.decay_steps=4000 \
   --config.learning_rate=1e-3 --config.shares="(20,18,0,3)" \
   --config.buckets="((62,(('draw',0,96),)),(84,(('judge',0,48),('describe',0,2),('answer',0,6))))"
-FRESH=runs/drawn1.npz,runs/composed1.npz,runs/composed2.npz,runs/composed_edits.npz
-run train_sft --config configs/shapes_sft.py --workdir runs/sft4 --config.init=runs/sft3 --config.cache="$FRESH" \
-  --config.draws=runs/draws.npz --config.steps=750 --config.decay_steps=3600 --config.learning_rate=1e-3 \
+CACHES=runs/drawn1.npz,runs/composed1.npz,runs/composed2.npz
+run train_sft --config configs/shapes_sft.py --workdir runs/sft4 --config.init=runs/sft3 --config.cache="$CACHES" \
+  --config.edits=runs/composed_edits.npz,runs/edits.npz --config.draws=runs/draws.npz --config.steps=750 --config.decay_steps=3600 --config.learning_rate=1e-3 \
   --config.shares="(14,14,10,2,12)" \
   --config.buckets="((62,(('draw',0,64),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,12),('edit',0,20))),(142,(('judge',1,4),('judge_edit',0,12))),\
@@ -136,7 +136,7 @@ relabel drawn_edits.npz edits.npz 2
 # 7. The last mixture; the guidance weight that is best on validation prompts, which the model is told, and where it
 # fails with that.
 STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft4
-  --config.cache="runs/drawn2.npz,$FRESH" --config.edits=runs/drawn_edits.npz --config.draws=runs/draws.npz
+  --config.cache="runs/drawn2.npz,$CACHES" --config.edits=runs/composed_edits.npz,runs/drawn_edits.npz --config.draws=runs/draws.npz
   --config.steps=1500 --config.learning_rate=8e-4 --config.shares="(10,18,10,2,12)"
   --config.buckets="((62,(('draw',0,48),)),(84,(('judge',0,36),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,14),('edit',0,20))),(142,(('judge',1,8),('judge_edit',0,16))),\

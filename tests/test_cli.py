@@ -183,15 +183,16 @@ def test_a_finished_training_says_what_to_run_next(capsys, tmp_path):
     world = ConfigDict({"preset": "shapes", "prompts": "", "buckets": buckets, "task": "draw"})
     edited = ConfigDict({"preset": "shapes", "prompts": "", "edit_prompts": "", "buckets": edits, "task": "edit"})
     drawn = ConfigDict({"preset": "1b", "buckets": ((60, (("draw", 0, 4),)),)})
-    said = train_sft.next_commands(drawn, tmp_path / "sft", "a cup")
+    said = train_sft.next_commands(drawn, tmp_path / "sft", ["a cup"], [-1])
     assert [line.split()[0] for line in said] == ["generate"]  # it was taught no judging
     for config in (world, real, edited):
-        said += train_sft.next_commands(config, tmp_path / "sft", 'it\'s a "circle"')
+        said += train_sft.next_commands(config, tmp_path / "sft", ["make it red", 'it\'s a "circle"'], [0, -1])
         said += train_rl.next_commands(config, tmp_path / "rl")
     cli.finished("the model", tmp_path / "model", *said)
     head, *lines = capsys.readouterr().out.splitlines()
     assert head == f"the model is {tmp_path / 'model'}; next:" and len(lines) == 14
     assert sum("--suite shapes_edit" in line for line in lines) == 2 == sum(".edit --" in line for line in lines)
+    assert sum("circle" in line for line in lines) == 2 and sum("make it red" in line for line in lines) == 1
     for line in lines:
         python, m, module, *flags = shlex.split(line)
         command = module.removeprefix("janus_jax.")

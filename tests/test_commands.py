@@ -324,5 +324,15 @@ def test_a_tokenizer_is_no_model(tmp_path):
 
 def test_the_data_set_needs_a_place(tmp_path):
     flags = ("--tokenizer", tmp_path, "--out", tmp_path / "c.npz")
-    assert "give --data-dir, --composed N, or --task edit" in refused(cache_codes.main, *flags)
+    assert "give --data-dir, --composed N, --draws N, or --task edit" in refused(cache_codes.main, *flags)
     assert "--edits is 0" in refused(cache_codes.main, *flags, "--task", "edit", "--edits", 0)
+    for wrong, said in (
+        (("--composed", -1), "--composed is -1: it must be at least 0"),
+        (("--draws", 5, "--composed", 5), "leave --composed and --task edit away"),
+        (("--draws", 5, "--task", "edit"), "leave --composed and --task edit away"),
+        (("--draws", 5, "--split", "train"), "--data-dir and --split are of the data set"),
+        (("--composed", 5, "--data-dir", tmp_path), "--data-dir and --split are of the data set"),
+        (("--composed", 5, "--edits", 5, "--task", "edit"), "--edits counts edits that the verifier labels"),
+        (("--composed", 5, "--seed", -1), "--seed is -1"),
+    ):
+        assert said in refused(cache_codes.main, *flags, *wrong)

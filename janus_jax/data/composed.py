@@ -1,8 +1,8 @@
 """Pictures of fresh prompts, with the labels of the scenes that they were rendered from.
 
-The verifier takes several times as long to read a picture as rendering, encoding and decoding it do; a scene says what
-it shows. So there can be as many pictures as training needs not to see one twice. What the tokenizer spoils, one
-picture of sixty, is labelled as if it had not.
+The verifier takes up to three times as long to read a picture as rendering, encoding and decoding it take together; a
+scene says what it shows. So there can be so many pictures that training sees hardly any twice. What the tokenizer
+spoils, one picture of sixty, is labelled as if it had not.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 from janus_jax.data import cache, labels
 from janus_jax.shapes import mend, scene, text
 from janus_jax.shapes.render import render
+from janus_jax.shapes.scene import Scene
 from janus_jax.shapes.verify import Reading, matches
 from janus_jax.shapes.world import SHIPPED, World
 
@@ -36,14 +37,30 @@ def fresh_prompt(rng, world: World = SHIPPED) -> str:
     return text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
 
 
-def scenes(rng, prompt: str, world: World = SHIPPED):
-    """Scenes of a prompt: a right one, NEAR near misses, and each of these mended; None where it cannot be, or is right
-    by chance."""
+def scenes(rng, prompt: str, world: World = SHIPPED) -> tuple[Scene | None, ...]:
+    """Scenes of a prompt: a right one, NEAR near misses, and each of these mended; None for a near miss that cannot be
+    mended, or that is right by chance."""
     ask = text.parse(prompt, world)
     near = [scene.near_miss(rng, ask, world) for _ in range(NEAR)]
     readings = [Reading(miss.items) for miss in near]
     right = [None if matches(ask, reading) else mend.mend(rng, ask, reading, world) for reading in readings]
-    return scene.compose(rng, ask, world), *near, *right
+    near = [miss if to is None else _kept_first(miss, to) for miss, to in zip(near, right, strict=True)]
+    return _right(rng, ask, world), *near, *right
+
+
+def _right(rng, ask, world, ordered=False) -> Scene:
+    """A right scene that shows nothing held out."""
+    while True:
+        shown = scene.compose(rng, ask, world, ordered)
+        if not text.shows_held_out(Reading(shown.items), world):
+            return shown
+
+
+def _kept_first(miss: Scene, mended: Scene) -> Scene:
+    """A near miss with what its mending keeps in front, as it is there: `render` jitters colours object by object, and
+    what is kept shall look the same."""
+    kept = {id(item) for item in mended.items}
+    return dataclasses.replace(miss, items=tuple(sorted(miss.items, key=lambda item: id(item) not in kept)))
 
 
 def judged(rng, prompts, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
@@ -55,7 +72,8 @@ def judged(rng, prompts, encode, decode, room: int, side: int, world: World = SH
     for p, of_prompt in enumerate(made):
         for k, one in enumerate(of_prompt):
             if one is not None:
-                pictures[p, k] = render(one, side, np.random.default_rng([seeds[p], k % NEAR]), world)
+                jitter = np.random.default_rng([seeds[p], k and 1 + (k - 1) % NEAR])
+                pictures[p, k] = render(one, side, jitter, world)
     codes = encode(pictures)
     there = np.array([[one is not None for one in of_prompt] for of_prompt in made])
     owner, number = np.nonzero(there)
@@ -72,12 +90,10 @@ def judged(rng, prompts, encode, decode, room: int, side: int, world: World = SH
 
 def draws(rng, prompts, encode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
     """Groups of one right picture each, to learn drawing from: objects stand in the order in which the prompt names
-    them, so that what is still to be drawn follows from how much there is. Arguments as of `judged`, K = 1."""
+    them, so that the number of objects already drawn says which one comes next. Arguments as of `judged`, K = 1."""
     readings, pictures = [], np.zeros((room, 1, side, side, 3), np.uint8)
     for p, prompt in enumerate(prompts):
-        ask, shown = text.parse(prompt, world), None
-        while shown is None or text.shows_held_out(Reading(shown.items), world):
-            shown = scene.compose(rng, ask, world, ordered=True)
+        shown = _right(rng, text.parse(prompt, world), world, ordered=True)
         readings.append(Reading(shown.items))
         pictures[p, 0] = render(shown, side, rng, world)
     owner = np.arange(len(prompts))

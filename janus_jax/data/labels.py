@@ -1,7 +1,7 @@
 """Labels of pictures of the embedded world: the verifier's score, a truthful reason and a caption.
 
 `readings` says what the pictures show, where the scenes that they were rendered from are known; otherwise the verifier
-reads them, which takes ten times as long as to render, encode and decode them.
+reads them, which takes up to three times as long as to render, encode and decode them together.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def label_each(
     rng, prompts, owner, codes, pixels, world: World = SHIPPED, readings: Sequence[Reading] | None = None
 ) -> tuple[cache.Groups, np.ndarray]:
     """The same of N pictures, of which the n-th is one of prompt owner[n], in ascending order: (groups, which of the N
-    pictures are in them)."""
+    pictures are in them). readings: N, what the pictures show; None: the verifier reads them."""
     return _groups(prompts, _judges(rng, prompts, world), owner, codes, pixels, world, readings)
 
 

@@ -131,7 +131,7 @@ class RowMaker:
             return self.draws.make(rng, task, earlier)
         usable = self.usable.get((task, earlier > 0), ())
         if not len(usable):
-            edits = "" if (self.groups.source < 0).any() else " (all of them are edits)"
+            edits = " (all of them are edits)" if len(self.groups) and (self.groups.source >= 0).all() else ""
             raise UserError(
                 f"no prompt of the cache{edits} has pictures for {task} with {earlier} earlier rounds: change "
                 "config.buckets, or the cache"
@@ -241,8 +241,8 @@ class Steps:
             if len(row) <= length:
                 return row
         raise UserError(
-            f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: the last of 100 takes "
-            f"{len(row)} positions; lengthen it in config.buckets"
+            f"no {kind.task} row with {kind.earlier} earlier rounds fits a bucket of {length}: the last of 100 tried "
+            f"takes {len(row)} positions; lengthen the bucket in config.buckets"
         )
 
 

@@ -158,7 +158,7 @@ def drawing_of(
     sources = int(requests[0].source is not None)
     sizes = longest, rounds, sampling.max_reason_tokens, sources
     need, there = max(grammar.longest_painted(*sizes), grammar.longest_judged(*sizes)), model.cfg.llama.max_positions
-    if longest + grammar.codes > there:
+    if longest + (1 + sources) * grammar.codes > there:
         raise UserError(
             f"a prompt has {longest} tokens, which leave no room for a picture in the model's {there} positions: "
             "shorten it"

@@ -179,6 +179,8 @@ def check_sft(config) -> None:
     asked = {task for _, rows in config.buckets for task, *_ in rows}
     if "edit" in asked and len(config.shares) == 4:
         raise UserError("config.buckets asks for edits, which have no share: give config.shares a fifth number")
+    if config.draws and "draw" not in asked:
+        raise UserError("config.draws is for `draw` rows, of which config.buckets has none: set --config.draws=")
     if {"edit", "judge_edit"} & asked and not config.edits:
         raise UserError("config.buckets asks for edits: set --config.edits to a cache of theirs")
 

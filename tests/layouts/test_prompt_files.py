@@ -38,6 +38,7 @@ GENEVAL = {
     "[1]": "FILE, line 2: it is no JSON object",
     '{"include": [], "prompt": "x"}': "FILE, line 2: 'tag' is missing",
     '{"tag": "t", "include": [], "prompt": " "}': "FILE, line 2: the prompt is empty",
+    '{"tag": "t", "include": [], "prompt": "x"}': "FILE, line 2: neither 'include' nor 'exclude'",
     '{"tag": "t", "include": {}, "prompt": "x"}': "FILE, line 2: 'include' is no list",
     '{"tag": "t", "include": [], "exclude": [{"class": "x"}], "prompt": "x"}': "FILE, line 2: 'exclude' is no list",
 }

@@ -158,12 +158,12 @@ def test_judging_and_asking(page, circle):
 def test_errors(page, circle):
     part = opened(page, "Judge")
     part.get_by_role("button", name="Judge", exact=True).click()
-    page.get_by_text("there is no picture: choose a file").wait_for()
+    part.locator(".status").get_by_text("there is no picture: choose a file").wait_for()
     shot(page, "error")
     part.locator("input[type=file]").first.set_input_files(str(circle.with_name("text.png")))
     part.get_by_label("Prompt").fill("two red circles")
     part.get_by_role("button", name="Judge", exact=True).click()
-    page.get_by_text("cannot be read").wait_for()
+    part.locator(".status").get_by_text("cannot be read").wait_for()
 
 
 def test_a_phone(page):

@@ -238,7 +238,7 @@ def test_an_edit_is_drawn_and_judged_beside_its_source():
     [
         ({"prompts": []}, "there are no prompts"),
         ({"prompts": ["two red circles", "  "]}, "the prompt is empty"),
-        ({"prompts": ["red " * 30_000]}, "positions, the model has"),
+        ({"prompts": ["red " * 30_000]}, "leave no room for a picture in the model's .* shorten it"),
         ({"context": "pixels"}, "'pixels' is neither 'codes' nor 'reencode'"),
         ({"rounds": 0}, "rounds must be at least 1, not 0"),
         ({"samples": 0}, "samples must be at least 1, not 0"),
