@@ -137,7 +137,7 @@ relabel drawn_edits.npz edits.npz 2
 # 7. The last mixture; the guidance weight that is best on validation prompts, which the model is told, and where it
 # fails with that.
 STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft4
-  --config.cache="runs/drawn2.npz,$CACHES" --config.edits=runs/composed_edits.npz,runs/drawn_edits.npz --config.draws=runs/draws.npz
+  --config.cache="runs/drawn2.npz,$CACHES" "--config.edits=runs/composed_edits.npz,runs/drawn_edits.npz" --config.draws=runs/draws.npz
   --config.steps=1500 --config.learning_rate=8e-4 --config.shares="(10,18,10,2,12)"
   --config.buckets="((62,(('draw',0,48),)),(84,(('judge',0,36),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,14),('edit',0,20))),(142,(('judge',1,8),('judge_edit',0,16))),\

@@ -277,8 +277,23 @@ def test_edits_alone(world, cached):
     assert (both.source < 0).sum() == 24 and (both.source >= 0).sum() >= 22
     assert (train_sft.groups_of(configured(edits=cached)).source >= 0).all()
     assert (train_sft.groups_of(configured(labelled)).source < 0).all()
-    with pytest.raises(UserError, match="not a cache"):
+    with pytest.raises(UserError, match="nothing to learn from: set --config.cache"):
         train_sft.groups_of(configured())
+    with pytest.raises(UserError, match="not a cache.*or set --config.edits= for none"):
+        train_sft.groups_of(configured(labelled, "none.npz"))
+    assert len(train_sft.groups_of(configured(labelled, f"{cached},{cached}"))) == 2 * len(both) - 24
+
+
+def test_draws(world, cached):
+    groups = train_sft.groups_of(configured(world[1]))
+    assert train_sft.draws_of(ConfigDict({"draws": ""}), groups) is None
+    draws = train_sft.draws_of(ConfigDict({"draws": f"{world[1]},{world[1]}"}), groups)
+    assert len(draws) == 2 * len(groups)
+    with pytest.raises(UserError, match="no right picture of a prompt"):
+        train_sft.draws_of(ConfigDict({"draws": str(cached)}), groups)
+    longer = dataclasses.replace(groups, codes=np.zeros((len(groups.codes), I + 1), np.int32))
+    with pytest.raises(UserError, match="another picture tokenizer"):
+        train_sft.draws_of(ConfigDict({"draws": str(world[1]), "cache": "c.npz"}), longer)
 
 
 def test_some_categories(world, cached):
