@@ -122,7 +122,8 @@ run train_sft --config configs/shapes_sft.py --workdir runs/sft3 --config.init=r
   --config.buckets="((62,(('draw',0,96),)),(84,(('judge',0,48),('describe',0,2),('answer',0,6))))"
 CACHES=runs/drawn1.npz,runs/composed1.npz,runs/composed2.npz
 run train_sft --config configs/shapes_sft.py --workdir runs/sft4 --config.init=runs/sft3 --config.cache="$CACHES" \
-  --config.edits=runs/composed_edits.npz,runs/edits.npz --config.draws=runs/draws.npz --config.steps=750 --config.decay_steps=3600 --config.learning_rate=1e-3 \
+  --config.edits=runs/composed_edits.npz,runs/edits.npz --config.draws=runs/draws.npz --config.steps=750 \
+  --config.decay_steps=3600 --config.learning_rate=1e-3 \
   --config.shares="(14,14,10,2,12)" \
   --config.buckets="((62,(('draw',0,64),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,12),('edit',0,20))),(142,(('judge',1,4),('judge_edit',0,12))),\
@@ -137,7 +138,8 @@ relabel drawn_edits.npz edits.npz 2
 # 7. The last mixture; the guidance weight that is best on validation prompts, which the model is told, and where it
 # fails with that.
 STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft4
-  --config.cache="runs/drawn2.npz,$CACHES" "--config.edits=runs/composed_edits.npz,runs/drawn_edits.npz" --config.draws=runs/draws.npz
+  --config.cache="runs/drawn2.npz,$CACHES" "--config.edits=runs/composed_edits.npz,runs/drawn_edits.npz"
+  --config.draws=runs/draws.npz
   --config.steps=1500 --config.learning_rate=8e-4 --config.shares="(10,18,10,2,12)"
   --config.buckets="((62,(('draw',0,48),)),(84,(('judge',0,36),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,14),('edit',0,20))),(142,(('judge',1,8),('judge_edit',0,16))),\
