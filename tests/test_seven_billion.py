@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "seven-billion.md").read_text()
 BLOCKS = re.findall(r"(?:^ {4}.+\n)+", PAGE, re.MULTILINE)
 LINES = [line.strip() for block in BLOCKS for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
-OTHERS = ("gcloud", "vllm", "pip", "python -m pip", "python -c", "hf", "export", "CREATE=(")
+OTHERS = ("gcloud", "git clone", "vllm", "pip", "python -m pip", "python -c", "hf", "export", "CREATE=(")
 SLICES = ("v6e-8", "v4-8")
 
 

@@ -35,7 +35,7 @@ def chat(
     sampling: the text's part of it counts, max_reason_tokens bounds the answer. batch: how many are answered together;
     an answer depends on (seed, its images, its question) alone, up to rounding. system: the sentence that opens every
     prompt, or ""; None: the processor's. listen: called with (index of the question, piece of text) as words come.
-    Raises UserError for an empty question, or one that is too long with its pictures.
+    Raises UserError for an empty question, one that is too long with its pictures, or what is no pair.
     """
     said = [""] * len(questions)
     for n, text in _chatting(model, params, processor, questions, sampling, seed, batch, system, watched=bool(listen)):
@@ -61,10 +61,18 @@ def answering(
         yield text
 
 
+def _is_question(pair) -> bool:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        return False
+    return isinstance(pair[0], tuple | list) and isinstance(pair[1], str)
+
+
 def _chatting(model, params, processor, questions, sampling, seed, batch, system, watched):
     """(index of the question, its answer), see _speaking."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
     system = processor.system if system is None else system
+    if not all(map(_is_question, questions)):
+        raise UserError('a question is a pair of pictures and a text: give [([image], "What is it?"), ...]')
 
     def row(pictures, question):
         made = Row()

@@ -141,6 +141,8 @@ def test_errors():
     ours = (MODEL, params(), processor())
     for call, words in (
         (lambda: ask([([], "  ")]), "question is empty"),
+        (lambda: ask([(picture(0), "What is it?")]), "is a pair of pictures and a text"),
+        (lambda: ask(["What is it?"]), "is a pair of pictures and a text"),
         (lambda: ask([([picture(0)] * 9, "what is it? " * 3000)]), "fewer pictures"),
         (lambda: judge(*ours, [picture(0)], []), "1 pictures do not go with 0 prompts"),
         (lambda: judge(*ours, [picture(0)], [" "]), "prompt is empty"),
