@@ -3,8 +3,8 @@
     python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
 
 starts from runs/sft; with --config.init=shapes-sft from the shipped model: 80 steps of 64 trajectories.
-launch/train_shapes.sh asks for more: three rounds with `improvement`, edits too, and categories as often as they
-fail (config.failures).
+launch/train_shapes.sh asks for more: half of the prompts edit, groups whose members fare alike are drawn anew
+(config.redraws), and categories are asked for as often as they fail (config.failures).
 """
 
 from ml_collections import ConfigDict

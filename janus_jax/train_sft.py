@@ -83,13 +83,12 @@ def groups_of(config, world: World = SHIPPED) -> cache.Groups:
     empty; of the embedded world's prompts those of config.categories. Raises UserError where both are empty, or no
     prompt is left."""
     loaded = _loaded(config.cache)
-    if not loaded and not config.edits:
+    try:
+        loaded += _loaded(config.edits)
+    except UserError as error:
+        raise UserError(f"{error}, or set --config.edits= for none") from error
+    if not loaded:
         raise UserError("there is nothing to learn from: set --config.cache to a cache of labelled pictures")
-    if config.edits:
-        try:
-            loaded += _loaded(config.edits)
-        except UserError as error:
-            raise UserError(f"{error}, or set --config.edits= for none") from error
     groups = cache.join(loaded)
     if not config.categories:
         return groups
@@ -114,12 +113,14 @@ def _loaded(paths: str) -> list[cache.Groups]:
 def draws_of(config, groups: cache.Groups) -> cache.Groups | None:
     """What `draw` rows learn from in place of `groups`: config.draws (several files with commas); None: from `groups`.
     Raises UserError for edits, and for codes of another picture tokenizer than that of `groups`."""
-    if not config.draws:
+    loaded = _loaded(config.draws)
+    if not loaded:
         return None
-    draws = cache.join(_loaded(config.draws))
+    draws = cache.join(loaded)
     if draws.codes.shape[1] != groups.codes.shape[1]:
         raise UserError(f"config.draws was made with another picture tokenizer than {config.cache or config.edits}")
-    if not ((draws.source < 0) & (np.maximum.reduceat(draws.score, draws.start[:-1]) >= RIGHT)).any():
+    of_prompts = np.repeat(draws.source < 0, np.diff(draws.start))
+    if not (of_prompts & (draws.score >= RIGHT)).any():
         raise UserError(f"{config.draws} has no right picture of a prompt: make it with janus_jax.cache_codes --draws")
     return draws
 

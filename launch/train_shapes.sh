@@ -2,7 +2,7 @@
 # From nothing to the tables of docs/results.md: tokenizer, base model, SFT in several parts, with drawings of the model
 # and fresh pictures in between, RL (three seeds, drawing and editing), evaluation.
 #   launch/train_shapes.sh      everything goes to runs/. About four hours on two CPU cores: its commands were run one by
-#                               one, in two sessions, beside other work; not yet in one go
+#                               one, on two days, beside other work; not yet in one go
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail

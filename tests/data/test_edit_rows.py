@@ -277,8 +277,9 @@ def test_edits_alone(world, cached):
     assert (both.source < 0).sum() == 24 and (both.source >= 0).sum() >= 22
     assert (train_sft.groups_of(configured(edits=cached)).source >= 0).all()
     assert (train_sft.groups_of(configured(labelled)).source < 0).all()
-    with pytest.raises(UserError, match="nothing to learn from: set --config.cache"):
-        train_sft.groups_of(configured())
+    for nothing in ("", ","):
+        with pytest.raises(UserError, match="nothing to learn from: set --config.cache"):
+            train_sft.groups_of(configured(nothing, nothing))
     with pytest.raises(UserError, match="not a cache.*or set --config.edits= for none"):
         train_sft.groups_of(configured(labelled, "none.npz"))
     assert len(train_sft.groups_of(configured(labelled, f"{cached},{cached}"))) == 2 * len(both) - 24
@@ -289,6 +290,10 @@ def test_draws(world, cached):
     assert train_sft.draws_of(ConfigDict({"draws": ""}), groups) is None
     draws = train_sft.draws_of(ConfigDict({"draws": f"{world[1]},{world[1]}"}), groups)
     assert len(draws) == 2 * len(groups)
+    bare = dataclasses.replace(groups, prompts=[*groups.prompts, "a circle"], start=[*groups.start, groups.start[-1]])
+    cache.save(cached.with_name("bare.npz"), dataclasses.replace(bare, source=np.append(groups.source, -1)))
+    assert len(train_sft.draws_of(ConfigDict({"draws": str(cached.with_name("bare.npz"))}), groups)) == len(groups) + 1
+    assert train_sft.draws_of(ConfigDict({"draws": ","}), groups) is None
     with pytest.raises(UserError, match="no right picture of a prompt"):
         train_sft.draws_of(ConfigDict({"draws": str(cached)}), groups)
     longer = dataclasses.replace(groups, codes=np.zeros((len(groups.codes), I + 1), np.int32))
