@@ -129,7 +129,9 @@ def dataset_of(config, buckets, by_row, model, processor, groups, world: World =
     """The stage's steps from a cache's groups: each a tuple of this host's rows of every bucket. draws: see
     draws_of."""
     grammar = Grammar.of(model.cfg, processor.tokenizer)
-    maker = mixture.RowMaker(groups, grammar, config.drop_prompt, config.judged_right, config.mended, world, draws)
+    maker = mixture.RowMaker(
+        *(groups, grammar, config.drop_prompt, config.judged_right, config.mended, world, draws, config.scrambled)
+    )
     mine = [shards.rows(by_row, bucket.rows) for bucket in buckets]
     return mixture.steps(maker, buckets, config.seed, config.steps, mine)
 

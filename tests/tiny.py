@@ -5,7 +5,6 @@ import functools
 from types import MappingProxyType
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.models.janus import Janus, JanusConfig, abstract_params
@@ -68,7 +67,8 @@ def params(seed=0):
             x *= 0.5  # guidance magnifies: no picture shall be a foregone conclusion
         if path[-1].key == "lm_head":
             x[:, EOS] *= 5  # reasons that end, and reasons that do not
-        return jnp.asarray(1 + x if path[-1].key == "scale" else x, leaf.dtype)
+        # device_put, not asarray: under a mesh, of whoever asks first, that would commit them to its devices
+        return jax.device_put(np.asarray(1 + x if path[-1].key == "scale" else x, leaf.dtype))
 
     return jax.tree_util.tree_map_with_path(draw, abstract_params(MODEL))
 

@@ -83,7 +83,9 @@ class RowMaker:
     a picture is trained (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be
     drawn have at least verify.RIGHT); mended: how often a redrawn picture is the last wrong one with its faults mended,
     where the cache has that, and not any right one; world: what `answer` asks about; draws: what `draw` learns from, in
-    place of `groups`."""
+    place of `groups`; scrambled: how often, where a picture is painted after one that it keeps part of (edits, and
+    mended pictures), some of the codes that stay become random ones, in all of the row's pictures alike: what has never
+    been seen has to be copied, too."""
 
     def __init__(
         self,
@@ -94,8 +96,10 @@ class RowMaker:
         mended: float = 0.0,
         world: World = SHIPPED,
         draws: Groups | None = None,
+        scrambled: float = 0.0,
     ):
         self.draws = None if draws is None else RowMaker(draws, grammar, drop, judged_right, world=world)
+        self.scrambled, self.used = scrambled, np.unique(groups.codes)
         self.groups, self.grammar, self.drop, self.mended, self.world = groups, grammar, drop, mended, world
         self.special = grammar.special
         # P: positives from RIGHT, negatives under 0.5
@@ -143,17 +147,33 @@ class RowMaker:
             return self._describe(int(rng.choice(self.groups.pictures(p))))
         row, wrong = Row(), self.wrong[p]
         dropped = task in PAINTED and rng.random() < self.drop
-        self._ask(row, p, task, dropped)
         past = rng.choice(wrong, earlier, replace=len(wrong) < earlier)
         if task in JUDGED:
+            self._ask(row, p, self.groups.pixels)
             self._judge(rng, row, past, p)
-        else:
-            for picture in past:
-                self.grammar.draw(row, self.groups.codes[picture])
-                self.grammar.redraw(row, self._reason(picture))
-            picture = self._right(rng, p, past[-1] if earlier else -1)
-            self.grammar.draw(row, self.groups.codes[picture], PAINTED[task])
+            return row
+        target = self._right(rng, p, past[-1] if earlier else -1)
+        codes = self._scrambled(rng, p, past, target)
+        self._ask(row, p, codes, dropped)
+        for picture in past:
+            self.grammar.draw(row, codes[picture])
+            self.grammar.redraw(row, self._reason(picture))
+        self.grammar.draw(row, codes[target], PAINTED[task])
         return row
+
+    def _scrambled(self, rng, p, past, target):
+        """{picture: codes i32[I]} of a painted row: source, earlier pictures, target. Now and then, random codes in a
+        random share of the places where all of them have one code, unless the target keeps nothing on purpose."""
+        source = int(self.groups.source[p])
+        shown = [*([] if source < 0 else [source]), *(int(picture) for picture in past), int(target)]
+        codes = {picture: self.groups.codes[picture] for picture in shown}
+        kept = source >= 0 or (len(past) and self.groups.mended[past[-1]] == target)
+        if self.scrambled and kept and rng.random() < self.scrambled:
+            together = np.stack(list(codes.values()))
+            stays = (together == together[0]).all(0) & (rng.random(together.shape[1]) < rng.random())
+            noise = rng.choice(self.used, together.shape[1])
+            codes = {picture: np.where(stays, noise, of_picture) for picture, of_picture in codes.items()}
+        return codes
 
     def _right(self, rng, p, last):
         """A picture to draw for a prompt after the wrong one `last`, if there is one."""
@@ -161,14 +181,14 @@ class RowMaker:
             return self.groups.mended[last]
         return rng.choice(self.right[p])
 
-    def _ask(self, row, p, task, dropped):
-        """Appends what is asked: a prompt, or a source picture, as the task sees pictures, and an instruction."""
+    def _ask(self, row, p, pictures, dropped=False):
+        """Appends what is asked: a prompt, or a source picture, of `pictures` (codes or pixels, by number), and an
+        instruction."""
         prompt, source = str(self.groups.prompts[p]), int(self.groups.source[p])
         if source < 0:
             self.grammar.ask(row, Request(prompt), dropped=dropped)
         else:
-            given = self.groups.pixels[source] if task in JUDGED else self.groups.codes[source]
-            self.grammar.ask(row, Request(prompt, SOURCE), given, dropped)
+            self.grammar.ask(row, Request(prompt, SOURCE), pictures[source], dropped)
 
     def _judge(self, rng, row, past, p):
         """Appends earlier pictures with their reasons, then one to be judged, right or wrong as often."""

@@ -61,6 +61,7 @@ SFT = _of(
     drop_prompt=SHARE,
     judged_right=SHARE,
     mended=SHARE,
+    scrambled=SHARE,
     categories=Rule(choices=text.CATEGORIES, count=-1),
     decay_steps=whole(0),
     optimizer=Rule(choices=("adamw", "muon")),
@@ -127,7 +128,7 @@ UNSAID = {
     **{"moments": "float32", "gradients": "float32", "rollout_rows": 0, "edits": "", "draws": "", "gap_every": 1},
     **{"task": "draw", "edit_share": 0.5, "edit_prompts": "", "edit_images": "", "retention_questions": 0},
     "writers": ("tensorboard",),
-    **{"failures": (), "categories": (), "mended": 0.0, "world": SHIPPED.name},
+    **{"failures": (), "categories": (), "mended": 0.0, "scrambled": 0.0, "world": SHIPPED.name},
 }
 
 

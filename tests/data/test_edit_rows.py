@@ -115,6 +115,29 @@ def test_dropping_keeps_the_source():
     np.testing.assert_array_equal(dropped.pieces[0].ids, expected.pieces[0].ids)
 
 
+def pictures_of(row):
+    return np.stack([piece.ids for piece in row.pieces if piece.kind == CODE])
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_codes_that_stay_are_scrambled_alike(earlier):
+    """What an edit changes is as it was; of the rest random codes, the same in all of a row's pictures."""
+    groups = edits()
+    shared = np.arange(I) % 3 > 0  # two thirds of the places have one code in all pictures
+    groups = dataclasses.replace(groups, codes=np.where(shared, groups.codes[0], groups.codes))
+    changes = (groups.codes != groups.codes[0]).any(0)
+    plain, mixed = (mixture.RowMaker(groups, grammar(), drop=0.0, scrambled=share) for share in (0.0, 1.0))
+    replaced = []
+    for seed in range(40):
+        before, after = (pictures_of(maker.make(np.random.default_rng(seed), "edit", earlier)) for maker in (plain, mixed))
+        np.testing.assert_array_equal(before[:, changes], after[:, changes])
+        assert (after[:, ~changes] == after[0, ~changes]).all()
+        assert np.isin(after, groups.codes).all()
+        replaced.append((before != after).any(0)[~changes].mean())
+    assert min(replaced) < 0.2 and max(replaced) > 0.6
+    assert abs(np.mean(replaced) - 0.5) < 0.15
+
+
 def test_each_task_has_its_own_groups():
     drawn, edited = edits(10, source=False), edits(20)
     both = mixture.RowMaker(cache.join([drawn, edited]), grammar(), drop=0.0)

@@ -78,6 +78,25 @@ def test_pictures_are_judged_by_changed_prompts(world):
     assert (got.score < 0.5).mean() > 0.7  # a right picture of the one is a wrong one of the other
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_only_what_is_mended_is_scrambled(share):
+    """A target that is any right picture keeps nothing on purpose: where codes agree, that is chance."""
+    groups = mended.with_mended(np.random.default_rng(0), made(SECOND), reproduce, 2, SECOND)
+    # 16 codes per picture, of which all but the first are every picture's
+    groups = dataclasses.replace(groups, codes=np.arange(len(groups.codes))[:, None] * (np.arange(16) == 0) + 7)
+    has = groups.mended[np.arange(len(groups.codes))] >= 0
+    maker = mixture.RowMaker(groups, grammar(), drop=0.0, mended=share, scrambled=1.0)
+    changed = []
+    for seed in range(100):
+        row = maker.make(np.random.default_rng(seed), "redraw", 1)
+        wrong, right = (piece.ids for piece in row.pieces if piece.kind == CODE)
+        np.testing.assert_array_equal(wrong[1:], right[1:])
+        kept = groups.mended[wrong[0] - 7] == right[0] - 7
+        changed.append((wrong[1:] != 7).any())
+        assert kept or not changed[-1]
+    assert has.any() and (np.mean(changed) > 0.6 if share else np.mean(changed) < 0.5)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_rows_redraw_what_was_mended(share):
     groups = mended.with_mended(np.random.default_rng(0), made(SECOND), reproduce, 2, SECOND)
