@@ -179,8 +179,8 @@ def arguments(argv):
     args = parser.parse_args(argv)
     if args.prompts_per_category is None:  # else a 0 is refused
         args.prompts_per_category = suites.PER_CATEGORY[args.suite]
-    if args.split != "test" and args.suite in ("shapes_edit", "shapes_questions"):
-        raise UserError(f"{args.suite} has one set, of all that training does not see: leave --split out")
+    if args.split != "test" and args.suite == "shapes_questions":
+        raise UserError("shapes_questions has one set, of all that training does not see: leave --split out")
     if args.again != "redraw" and args.suite != "shapes":
         raise UserError(f"--again {args.again} is for --suite shapes: leave it out")
     return args

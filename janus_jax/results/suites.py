@@ -1,4 +1,4 @@
-"""What an evaluation asks: held-out prompts, or held-out edits, with their categories; and the figures of edits."""
+"""What an evaluation asks: prompts, or edits, of a split, with their categories; and the figures of edits."""
 
 import dataclasses
 
@@ -33,8 +33,8 @@ class Suite:
 
 
 def suite(name: str, per_category: int, world: World = SHIPPED, split: str = "test") -> Suite:
-    """The suite "shapes", "shapes_redraw" or "shapes_edit", with so many of each category, prompts of a split (edits
-    know no other than test). Raises ValueError where one has fewer."""
+    """The suite "shapes", "shapes_redraw" or "shapes_edit", with so many of each category, of a split. Raises
+    ValueError where one has fewer."""
     if name != "shapes_edit":
         prompts = text.held_out_prompts(per_category, split=split, world=world)
         asks = {prompt: text.parse(prompt, world) for prompt in prompts}
@@ -44,7 +44,7 @@ def suite(name: str, per_category: int, world: World = SHIPPED, split: str = "te
             {prompt: text.combination(ask, world) for prompt, ask in asks.items()},
             world=world,
         )
-    edits, sources, targets = zip(*edit_pairs.held_out_edits(per_category, world=world), strict=True)
+    edits, sources, targets = zip(*edit_pairs.edits_of(split, per_category, world=world), strict=True)
     requests = [Request(e.instruction, Image.fromarray(s)) for e, s in zip(edits, sources, strict=True)]
     return Suite(requests, {e.instruction: e.kind for e in edits}, targets=np.stack(targets), world=world)
 

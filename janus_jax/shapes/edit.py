@@ -29,7 +29,7 @@ from janus_jax.shapes.scene import (
     relation_holds,
 )
 from janus_jax.shapes.verify import Reading
-from janus_jax.shapes.world import SHIPPED, World
+from janus_jax.shapes.world import SHIPPED, SPLITS, World
 
 KINDS = ("recolor", "add", "remove", "move", "swap")
 # (row, column) of the grid; the middles of the edges are left out, "to the left" may mean a direction
@@ -139,12 +139,25 @@ def _instruct(rng, kind, nouns, items, color, where):
 
 def is_held_out(edit: Edit, world: World = SHIPPED) -> bool:
     """Whether an edit names a held-out pair of colour and shape or placement, or shows what training never shows."""
+    return split_of(edit, world) != SPLITS[0]
+
+
+def split_of(edit: Edit, world: World = SHIPPED) -> str | None:
+    """The split that an edit belongs to, by what it names (pairs of colour and shape, placements) and shows (pairs of
+    shapes, counts): "validation" or "test" where some of that is held out for that one alone, "train" where nothing is;
+    None where some is of both."""
     named = [*edit.nouns, *([Noun(1, edit.color, edit.nouns[0].shape)] if edit.color else [])]
     asks = [Ask("colors", (noun,)) for noun in named]
     if edit.where in RELATIONS:
         asks.append(Ask("position", edit.nouns, edit.where))
     shown = (Reading(edit.source.items), Reading(edit.target.items))
-    return any(text.held_out(ask, world) for ask in asks) or any(text.shows_held_out(each, world) for each in shown)
+    of = [
+        name
+        for name in SPLITS[1:]
+        if any(text.combinations(ask, getattr(world, name)) for ask in asks)
+        or any(text.shows(each, getattr(world, name)) for each in shown)
+    ]
+    return None if len(of) > 1 else (of or SPLITS[:1])[0]
 
 
 def draw(edit: Edit, side: int | None = None, rng=None, others=(), world: World = SHIPPED):

@@ -48,10 +48,10 @@ def _beside(rng, items, world):
             return new
 
 
-def held_out_edits(per_kind: int, seed: int = 0, world: World = SHIPPED):
-    """Edits that name or show what is held out, `per_kind` of each kind, in the order of edit.KINDS: (Edit, source,
-    target), the pictures as large as the world's, u8[side, side, 3]. Instructions are distinct; the verifier reads all
-    three as they are meant.
+def edits_of(split: str, per_kind: int, seed: int = 0, world: World = SHIPPED):
+    """Edits of a split (edit.split_of), `per_kind` of each kind, in the order of edit.KINDS: (Edit, source, target),
+    the pictures as large as the world's, u8[side, side, 3]. Instructions are distinct; the verifier reads all three as
+    they are meant.
 
     Raises ValueError where a kind has fewer than that many.
     """
@@ -60,14 +60,14 @@ def held_out_edits(per_kind: int, seed: int = 0, world: World = SHIPPED):
         rng, of_kind, tries = np.random.default_rng([seed, 5, index]), {}, 0
         while len(of_kind) < per_kind:
             edit = edits.random_edit(rng, kind, True, world)
-            if edits.is_held_out(edit, world) and edit.instruction not in of_kind:
+            if edits.split_of(edit, world) == split and edit.instruction not in of_kind:
                 pictures = edits.draw(edit, rng=rng, world=world)
                 if _is_clear(edit.instruction, *(verify.read(each, world) for each in pictures), world):
                     of_kind[edit.instruction] = (edit, *pictures)
             tries += 1
             if tries > 1000 + 200 * len(of_kind):
                 raise ValueError(
-                    f"kind {kind} has only about {len(of_kind)} held-out edits, not {per_kind}: ask for fewer"
+                    f"kind {kind} has only about {len(of_kind)} {split} edits, not {per_kind}: ask for fewer"
                 )
         found += of_kind.values()
     return found

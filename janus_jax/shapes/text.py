@@ -241,12 +241,17 @@ def combination(ask: Ask, world: World = SHIPPED) -> str:
     return "; ".join(sorted(named)) if named else joint.join(noun_text(noun) for noun in ask.nouns)
 
 
-def shows_held_out(reading: Reading, world: World = SHIPPED) -> bool:
-    """Whether a picture shows a combination that training pictures never show: a pair of shapes, or a count."""
-    shapes, held = [item.shape for item in reading.items], world.held_out
+def shows(reading: Reading, held: HeldOut) -> bool:
+    """Whether a picture shows a pair of shapes, or a count, of those held out."""
+    shapes = [item.shape for item in reading.items]
     return any(pair <= set(shapes) for pair in held.pairs) or any(
         (shapes.count(shape), shape) in held.counts for shape in set(shapes)
     )
+
+
+def shows_held_out(reading: Reading, world: World = SHIPPED) -> bool:
+    """Whether a picture shows a combination that training pictures never show: a pair of shapes, or a count."""
+    return shows(reading, world.held_out)
 
 
 def split_of(text: str, world: World = SHIPPED) -> str | None:

@@ -129,7 +129,9 @@ def test_codes_that_stay_are_scrambled_alike(earlier):
     plain, mixed = (mixture.RowMaker(groups, grammar(), drop=0.0, scrambled=share) for share in (0.0, 1.0))
     replaced = []
     for seed in range(40):
-        before, after = (pictures_of(maker.make(np.random.default_rng(seed), "edit", earlier)) for maker in (plain, mixed))
+        before, after = (
+            pictures_of(maker.make(np.random.default_rng(seed), "edit", earlier)) for maker in (plain, mixed)
+        )
         np.testing.assert_array_equal(before[:, changes], after[:, changes])
         assert (after[:, ~changes] == after[0, ~changes]).all()
         assert np.isin(after, groups.codes).all()

@@ -85,8 +85,9 @@ def test_splits_of_a_world():
         asked = suites.suite("shapes", 3, SECOND, split)
         assert {text.split_of(request.prompt, SECOND) for request in asked.requests} == {split}
         assert asked.world is SECOND and set(asked.combinations) == set(asked.categories)
-    edits_of = suites.suite("shapes_edit", 1, SECOND)
-    assert edits_of.targets.shape == (len(edits.KINDS), 96, 96, 3)
+    shown = {split: suites.suite("shapes_edit", 1, SECOND, split) for split in ("train", "validation", "test")}
+    assert {asked.targets.shape for asked in shown.values()} == {(len(edits.KINDS), 96, 96, 3)}
+    assert len({prompt for asked in shown.values() for prompt in asked.categories}) > 2 * len(edits.KINDS)
 
 
 def test_words_and_a_second_verifier_by_hand():

@@ -11,7 +11,7 @@ from janus_jax.shapes import edit_pairs, verify
 from janus_jax.shapes.edit_reason import reason
 from janus_jax.shapes.scene import Item, Noun, Scene
 from janus_jax.shapes.verify import Reading
-from janus_jax.shapes.world import SHIPPED
+from janus_jax.shapes.world import SECOND, SHIPPED
 
 CIRCLE, SQUARE = Item("circle", "red", 0.17, 0.17, 0.27), Item("square", "blue", 0.83, 0.5, 0.27)
 TRIANGLE = Item("triangle", "green", 0.5, 0.83, 0.27)
@@ -102,21 +102,57 @@ def test_others_are_drawn_as_the_pair_is():
     assert verify.read(more[3]).items == ()
 
 
-def test_held_out_edits():
-    found = edit_pairs.held_out_edits(8)
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_edits_of_a_split(split):
+    found = edit_pairs.edits_of(split, 8)
     assert [edit.kind for edit, *_ in found] == [kind for kind in edits.KINDS for _ in range(8)]
     assert len({edit.instruction for edit, *_ in found}) == len(found)
     for edit, source, target in found:
-        assert edits.is_held_out(edit)
+        assert edits.split_of(edit) == split and edits.is_held_out(edit) == (split != "train")
         before, after = verify.read(source), verify.read(target)
         assert edits.score(edits.parse(edit.instruction, before), before, after) == 1
-    again, other = edit_pairs.held_out_edits(8), edit_pairs.held_out_edits(8, seed=1)
+    again, other = edit_pairs.edits_of(split, 8), edit_pairs.edits_of(split, 8, seed=1)
     np.testing.assert_array_equal([s for _, s, _ in found], [s for _, s, _ in again])
     assert [e.instruction for e, *_ in found] != [e.instruction for e, *_ in other]
+
+
+def test_training_sees_no_edit_of_another_split():
     drawn = [edits.random_edit(np.random.default_rng(seed)) for seed in range(300)]
     assert not any(edits.is_held_out(edit) for edit in drawn)
     with pytest.raises(ValueError, match="ask for fewer"):
-        edit_pairs.held_out_edits(10_000, world=OTHER)
+        edit_pairs.edits_of("test", 10_000, world=OTHER)
+
+
+@pytest.mark.parametrize(
+    "shapes, color, split",
+    [
+        ("circle star", "green", "train"),
+        ("cross heart", "green", "validation"),  # a pair of shapes
+        ("circle cross", "green", "test"),
+        ("circle cross heart", "green", None),
+        ("diamond diamond", "green", "validation"),  # a count
+        ("star circle", "yellow", "validation"),  # what is named: the last one
+        ("circle star", "yellow", "train"),  # a training picture may show a yellow circle
+        ("circle cross", "blue", "test"),
+        ("cross heart", "orange", None),
+    ],
+)
+def test_the_split_of_an_edit(shapes, color, split):
+    """By what it names, and by what source and target show; of both splits it is of none."""
+    items = tuple(Item(shape, color, 0.17 + 0.33 * n, 0.5, 0.2) for n, shape in enumerate(shapes.split()))
+    named = (Noun(1, color, items[-1].shape),)
+    edit = edits.Edit("", "move", Scene(items), Scene(items), named, where="top left")
+    assert edits.split_of(edit, SECOND) == split
+    beside = edits.Edit("", "add", Scene(()), Scene(items), named)
+    assert edits.split_of(beside, SECOND) == split
+
+
+def test_a_held_out_place_is_of_its_split():
+    items = (Item("heart", "green", 0.17, 0.5, 0.2), Item("star", "green", 0.83, 0.5, 0.2))
+    named = tuple(Noun(1, "green", item.shape) for item in items)
+    for where, split in (("left", "validation"), ("above", "train")):
+        edit = edits.Edit("", "move", Scene(items), Scene(items), named, where=where)
+        assert edits.split_of(edit, SECOND) == split
 
 
 def test_clear_edits_are_of_the_training_side(monkeypatch):
