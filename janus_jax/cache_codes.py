@@ -107,12 +107,15 @@ def build(model, params, source, seed: int = 0, chunk: int = 64, world: World = 
     return cache.join(parts)
 
 
-def build_composed(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
-    """Groups of `count` fresh prompts with right and wrong pictures, labelled by their scenes; `chunk` at a time."""
+def build_composed(
+    model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED, ordered: bool = False
+):
+    """Groups of `count` fresh prompts with right and wrong pictures, labelled by their scenes; `chunk` at a time.
+    ordered: see composed.scenes."""
     encode, decode = codec(model, params)
 
     def part(rng, prompts):
-        return composed.judged(rng, prompts, encode, decode, chunk, model.cfg.image_size, world)
+        return composed.judged(rng, prompts, encode, decode, chunk, model.cfg.image_size, world, ordered)
 
     return _of_fresh_prompts(part, count, seed, chunk, world)
 
@@ -181,6 +184,8 @@ def _check(args) -> None:
             raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 0")
     if args.draws and (args.composed or args.task == "edit"):
         raise UserError("--draws is a cache of its own: leave --composed and --task edit away")
+    if args.ordered and (args.task == "edit" or not args.composed):
+        raise UserError("--ordered is about the prompts of --composed: leave it away")
     if args.edits is not None and (args.task != "edit" or args.composed):
         raise UserError("--edits counts edits that the verifier labels: give --task edit, and no --composed")
     if args.composed or args.draws or args.task == "edit":
@@ -212,6 +217,11 @@ def main(argv):
         help="so many fresh prompts, or edits with --task edit, labelled by their scenes (default: 0, none)",
     )
     parser.add_argument(
+        "--ordered",
+        action="store_true",
+        help="with --composed: objects stand, row by row, in the order of their names, as those of --draws do",
+    )
+    parser.add_argument(
         "--draws",
         type=int,
         default=0,
@@ -230,7 +240,7 @@ def main(argv):
     elif args.draws:
         groups = build_draws(model, params, args.draws, args.seed, world=world)
     elif args.composed:
-        groups = build_composed(model, params, args.composed, args.seed, world=world)
+        groups = build_composed(model, params, args.composed, args.seed, world=world, ordered=args.ordered)
     else:
         source = data_set(args.data_dir, world).as_data_source(args.split or "train")
         groups = build(model, params, source, args.seed, world=world)

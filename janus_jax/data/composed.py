@@ -6,6 +6,7 @@ spoils, one picture of sixty, is labelled as if it had not.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -13,10 +14,11 @@ from janus_jax.data import cache, labels
 from janus_jax.shapes import mend, scene, text
 from janus_jax.shapes.render import render
 from janus_jax.shapes.scene import Scene
-from janus_jax.shapes.verify import Reading, matches
+from janus_jax.shapes.verify import Reading, match, matches
 from janus_jax.shapes.world import SHIPPED, World
 
 NEAR = 2  # near misses per prompt
+TRIES = 8  # to mend one so that its objects stand in the order of their names
 # How often prompts are of a category; those of two objects have the most to say, and are learnt last.
 SHARES = {
     "single_object": 0.04,
@@ -37,18 +39,36 @@ def fresh_prompt(rng, world: World = SHIPPED) -> str:
     return text.train_prompt(rng, str(rng.choice(categories, p=shares)), world)
 
 
-def scenes(rng, prompt: str, world: World = SHIPPED) -> tuple[Scene | None, ...]:
+def scenes(rng, prompt: str, world: World = SHIPPED, ordered: bool = False) -> tuple[Scene | None, ...]:
     """Scenes of a prompt: a right one, NEAR near misses, and each of these mended; None for a near miss that cannot be
-    mended, or that is right by chance."""
+    mended, or that is right by chance. ordered: all of them as `draws` has them, the mended ones where one of a few
+    tries does."""
     ask = text.parse(prompt, world)
-    near = [scene.near_miss(rng, ask, world) for _ in range(NEAR)]
-    readings = [Reading(miss.items) for miss in near]
-    right = [None if matches(ask, reading) else mend.mend(rng, ask, reading, world) for reading in readings]
+    near = [scene.near_miss(rng, ask, world, ordered) for _ in range(NEAR)]
+    right = [_mended(rng, ask, Reading(miss.items), world, ordered) for miss in near]
     near = [miss if to is None else _kept_first(miss, to) for miss, to in zip(near, right, strict=True)]
-    return _right(rng, ask, world), *near, *right
+    return _right(rng, ask, world, ordered), *near, *right
 
 
-def _right(rng, ask, world, ordered=False) -> Scene:
+def _mended(rng, ask, reading, world, ordered):
+    if matches(ask, reading):
+        return None
+    for _ in range(TRIES if ordered else 1):
+        mended = mend.mend(rng, ask, reading, world)
+        if mended is None or _in_order(ask, mended):
+            break
+    return mended
+
+
+def _in_order(ask, shown) -> bool:
+    """Whether the objects of a right scene stand, row by row, as the prompt names them, if it does not place them."""
+    if ask.relation:
+        return True
+    cells = [[scene.cell_of(item) for item in items] for items in match(ask, Reading(shown.items)).found]
+    return all(max(before) < min(after) for before, after in itertools.pairwise(cells))
+
+
+def _right(rng, ask, world, ordered) -> Scene:
     """A right scene that shows nothing held out."""
     while True:
         shown = scene.compose(rng, ask, world, ordered)
@@ -63,10 +83,12 @@ def _kept_first(miss: Scene, mended: Scene) -> Scene:
     return dataclasses.replace(miss, items=tuple(sorted(miss.items, key=lambda item: id(item) not in kept)))
 
 
-def judged(rng, prompts, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
-    """Groups of the scenes of prompts, as the tokenizer reproduces them. encode(pictures u8[P, K, side, side, 3]) ->
+def judged(
+    rng, prompts, encode, decode, room: int, side: int, world: World = SHIPPED, ordered: bool = False
+) -> cache.Groups:
+    """Groups of the `scenes` of prompts, as the tokenizer reproduces them. encode(pictures u8[P, K, side, side, 3]) ->
     codes i32[P, K, I], decode(codes) -> such pictures; room: P, at least the number of prompts."""
-    made = [scenes(rng, prompt, world) for prompt in prompts]
+    made = [scenes(rng, prompt, world, ordered) for prompt in prompts]
     seeds = rng.integers(2**32, size=len(prompts))  # one jitter of colours for a near miss and for it mended
     pictures = np.zeros((room, 1 + 2 * NEAR, side, side, 3), np.uint8)
     for p, of_prompt in enumerate(made):
@@ -93,7 +115,7 @@ def draws(rng, prompts, encode, room: int, side: int, world: World = SHIPPED) ->
     them, so that the number of objects already drawn says which one comes next. Arguments as of `judged`, K = 1."""
     readings, pictures = [], np.zeros((room, 1, side, side, 3), np.uint8)
     for p, prompt in enumerate(prompts):
-        shown = _right(rng, text.parse(prompt, world), world, ordered=True)
+        shown = _right(rng, text.parse(prompt, world), world, True)
         readings.append(Reading(shown.items))
         pictures[p, 0] = render(shown, side, rng, world)
     owner = np.arange(len(prompts))

@@ -17,13 +17,13 @@ import numpy as np
 from janus_jax.shapes import text
 from janus_jax.shapes.render import render
 from janus_jax.shapes.scene import (
-    GRID,
     RELATIONS,
     Ask,
     Item,
     Noun,
     Scene,
     alike,
+    cell_of,
     near,
     place,
     relation_holds,
@@ -102,7 +102,7 @@ def _draw_edit(rng, kind, world):
             if where is None or _lies(where, first, second) >= 0:  # a diagonal is neither
                 return None
         else:
-            where = next((name for name, cell in CORNERS.items() if cell == _cell(moved)), None)
+            where = next((name for name, cell in CORNERS.items() if cell == cell_of(moved)), None)
             if where is None:
                 return None
     elif kind == "swap":
@@ -242,7 +242,7 @@ def following(edit: Edit, source: Reading, edited: Reading) -> float:
     elif edit.where in RELATIONS:  # to where the other object was: moving that one instead is not asked for
         done = len(mine[0]) == 1 and relation_holds(edit.where, mine[0][0], old[1])
     else:
-        done = len(mine[0]) == 1 and _cell(mine[0][0]) == CORNERS[edit.where]
+        done = len(mine[0]) == 1 and cell_of(mine[0][0]) == CORNERS[edit.where]
     return float(done)
 
 
@@ -297,12 +297,7 @@ def _take(items, fits):
 
 def _lies(relation: str, first: Item, second: Item) -> int:
     """By how many cells `first` lies more to that side of `second` than crosswise: 0 on a diagonal."""
-    (row0, column0), (row1, column1) = _cell(first), _cell(second)
+    (row0, column0), (row1, column1) = cell_of(first), cell_of(second)
     down, right = row0 - row1, column0 - column1
     along, across = (right, down) if relation in ("left", "right") else (down, right)
     return (-along if relation in ("left", "above") else along) - abs(across)
-
-
-def _cell(item: Item) -> tuple[int, int]:
-    """(row, column) of the grid cell that the centre lies in."""
-    return int(item.y * GRID), int(item.x * GRID)

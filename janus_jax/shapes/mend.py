@@ -12,6 +12,7 @@ from janus_jax.shapes.scene import (
     Item,
     Noun,
     Scene,
+    cell_of,
     in_cell,
     relation_holds,
     same,
@@ -70,13 +71,9 @@ def _kind(rng, noun: Noun, world):
     return shape, noun.color or str(rng.choice(list(world.colors))), noun.size
 
 
-def _cell(item: Item) -> tuple[int, int]:
-    return tuple(min(int(place * GRID), GRID - 1) for place in (item.y, item.x))
-
-
 def _free(rng, items):
     """The cells without an object, in a random order."""
-    taken = {_cell(item) for item in items}
+    taken = {cell_of(item) for item in items}
     cells = [cell for cell in itertools.product(range(GRID), repeat=2) if cell not in taken]
     return [cells[i] for i in rng.permutation(len(cells))]
 

@@ -86,6 +86,11 @@ def same(item: Item, other: Item) -> bool:
     return alike(item, other) and near(item, other)
 
 
+def cell_of(item: Item) -> tuple[int, int]:
+    """(row, column) of the grid cell that an object's centre lies in."""
+    return tuple(min(int(place * GRID), GRID - 1) for place in (item.y, item.x))
+
+
 def relation_holds(relation: str, first, second) -> bool:
     """Whether `first` lies clearly to that side of `second`: by more than an eighth, and more so than crosswise."""
     dx, dy = first.x - second.x, first.y - second.y
@@ -172,9 +177,9 @@ def _moves(ask, kinds):
     return moves
 
 
-def near_miss(rng, ask: Ask, world: World = SHIPPED) -> Scene:
+def near_miss(rng, ask: Ask, world: World = SHIPPED, ordered: bool = False) -> Scene:
     """A scene that differs from a right one in one fact: a shape, a colour, a size, a count, an object or the
-    relation."""
+    relation. ordered: see compose."""
     kinds = kinds_for(rng, ask, world)
     move = rng.choice(_moves(ask, kinds))
     relation = ask.relation
@@ -205,7 +210,7 @@ def near_miss(rng, ask: Ask, world: World = SHIPPED) -> Scene:
         relation = str(rng.choice([r for r in RELATIONS if r != ask.relation]))
     if len(kinds) < 2:
         relation = None
-    return place(rng, kinds, relation, world)
+    return place(rng, kinds, relation, world, ordered)
 
 
 def _noun_of(ask, index):

@@ -92,20 +92,43 @@ def test_seeds(lossless):
     np.testing.assert_array_equal(first.pixels[np.arange(9)], again.pixels[np.arange(9)])
 
 
+def in_order(ask, reading):
+    """Whether two objects stand in the order of their names; None where a prompt says nothing of it."""
+    if len(ask.nouns) == 2 and not ask.relation and verify.matches(ask, reading):
+        found = [item for items in verify.match(ask, reading).found for item in items]
+        if len(found) == 2 and all(ask.nouns[0].fits(item) is not ask.nouns[1].fits(item) for item in found):
+            cells = [(int(3 * item.y), int(3 * item.x)) for item in found]
+            return cells == sorted(cells)
+    return None
+
+
 def test_draws_stand_in_the_order_of_their_names(lossless):
     groups = cache_codes.build_draws(MODEL, None, 60, seed=3, chunk=32)
     assert (np.diff(groups.start) == 1).all() and (groups.score == 1).all()
-    ordered = 0
+    ordered = []
     for p, prompt in enumerate(groups.prompts):
         ask, reading = text.parse(prompt), verify.read(groups.pixels[p])
         assert text.split_of(prompt) == "train" and not text.shows_held_out(reading)
-        if len(ask.nouns) == 2 and not ask.relation and verify.matches(ask, reading):
-            found = verify.match(ask, reading).found
-            if all(ask.nouns[0].fits(item) is not ask.nouns[1].fits(item) for (item,) in found):
-                cells = [(int(3 * item.y), int(3 * item.x)) for (item,) in found]
-                assert cells == sorted(cells)
-                ordered += 1
-    assert ordered > 15
+        ordered.append(in_order(ask, reading))
+    assert ordered.count(True) > 15 and False not in ordered
+
+
+def test_what_is_mended_may_stand_in_that_order(lossless):
+    """Where a few tries do it; without --ordered it is as often one way as the other."""
+    for ordered in (True, False):
+        groups = cache_codes.build_composed(MODEL, None, 60, seed=3, chunk=32, ordered=ordered)
+        owner = np.repeat(np.arange(len(groups)), np.diff(groups.start))
+        mended = set(groups.mended[groups.mended >= 0].tolist())
+        found = {True: [], False: []}
+        for n in np.flatnonzero(groups.score == 1):
+            stands = in_order(text.parse(groups.prompts[owner[n]]), verify.read(groups.pixels[n]))
+            if stands is not None:
+                found[n in mended].append(stands)
+        assert all(len(each) > 10 for each in found.values())
+        if ordered:
+            assert min(map(np.mean, found.values())) > 0.9  # a near miss may be right by chance
+        else:
+            assert 0.2 < np.mean(found[True]) < 0.8
 
 
 def test_drawing_is_learnt_from_draws(lossless):
