@@ -22,6 +22,7 @@ show, with the faults mended and the rest kept.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -137,14 +138,29 @@ def _of_fresh_prompts(part, count, seed, chunk, world):
     return cache.join(parts)
 
 
-def build_edits(model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED, known: bool = False):
-    """Groups of `count` random edits, unless known less the few whose source does not survive its codes; `chunk` at a
-    time. known: labelled by their scenes, and so without pictures of mixed codes."""
+def build_edits(
+    model,
+    params,
+    count: int,
+    seed: int = 0,
+    chunk: int = 64,
+    world: World = SHIPPED,
+    known: bool = False,
+    kinds: Sequence[str] = edit.KINDS,
+    objects: int | None = None,
+    near: int = NEAR,
+):
+    """Groups of `count` random edits of some kinds, of pictures of so many objects (None = of any number), unless known
+    less the few whose source does not survive its codes; `chunk` at a time. known: labelled by their scenes, and so
+    without pictures of mixed codes. near: near misses of each."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
     side = model.cfg.image_size
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
-        drawn = [edit.random_edit(rng, world=world) for _ in range(min(chunk, count - begin))]
-        wrong = [[edit_pairs.near_miss(rng, e, world) for _ in range(NEAR)] for e in drawn]
+        drawn = [
+            edit.random_edit(rng, str(rng.choice(kinds)), world=world, objects=objects)
+            for _ in range(min(chunk, count - begin))
+        ]
+        wrong = [[edit_pairs.near_miss(rng, e, world) for _ in range(near)] for e in drawn]
         pictures = [edit.draw(e, side, rng, others, world) for e, others in zip(drawn, wrong, strict=True)]
         codes = encode(np.array(pictures))
         readings = None
@@ -188,6 +204,16 @@ def _check(args) -> None:
         raise UserError("--ordered is about the prompts of --composed: leave it away")
     if args.edits is not None and (args.task != "edit" or args.composed):
         raise UserError("--edits counts edits that the verifier labels: give --task edit, and no --composed")
+    if args.task != "edit" and (args.kinds or args.objects is not None or args.near != NEAR):
+        raise UserError("--kinds, --objects and --near are about edits: give --task edit")
+    for kind in args.kinds or edit.KINDS:
+        if args.objects is not None and not edit.least_objects(kind) <= args.objects <= edit.MOST:
+            raise UserError(
+                f"--objects is {args.objects}: {kind} goes with {edit.least_objects(kind)} to {edit.MOST}; leave the kind "
+                "out of --kinds, or choose another number"
+            )
+    if args.near < 0:
+        raise UserError(f"--near is {args.near}: it must be at least 0")
     if args.composed or args.draws or args.task == "edit":
         if args.data_dir or args.split:
             raise UserError(
@@ -210,6 +236,13 @@ def main(argv):
         help="which prompts of the data set: by template, or freely composed (default: train)",
     )
     parser.add_argument("--edits", type=int, help=f"how many, for --task edit without --composed (default: {EDITS})")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=edit.KINDS, help="of the edits of --task edit (default: all of them)"
+    )
+    parser.add_argument(
+        "--objects", type=int, help=f"of the pictures that are edited (default: as it comes, 1 to {edit.MOST})"
+    )
+    parser.add_argument("--near", type=int, default=NEAR, help=f"wrong pictures of each edit (default: {NEAR})")
     parser.add_argument(
         "--composed",
         type=int,
@@ -236,7 +269,8 @@ def main(argv):
     world = loading.world_of(args.tokenizer)
     if args.task == "edit":
         count, known = args.composed or args.edits or EDITS, args.composed > 0
-        groups = build_edits(model, params, count, args.seed, world=world, known=known)
+        of = {"kinds": args.kinds or edit.KINDS, "objects": args.objects, "near": args.near}
+        groups = build_edits(model, params, count, args.seed, world=world, known=known, **of)
     elif args.draws:
         groups = build_draws(model, params, args.draws, args.seed, world=world)
     elif args.composed:

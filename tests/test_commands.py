@@ -333,5 +333,9 @@ def test_the_data_set_needs_a_place(tmp_path):
         (("--composed", 5, "--data-dir", tmp_path), "--data-dir and --split are of the data set"),
         (("--composed", 5, "--edits", 5, "--task", "edit"), "--edits counts edits that the verifier labels"),
         (("--composed", 5, "--seed", -1), "--seed is -1"),
+        (("--draws", 5, "--ordered"), "--ordered is about the prompts of --composed"),
+        (("--composed", 5, "--kinds", "add"), "give --task edit"),
+        (("--task", "edit", "--objects", 1, "--kinds", "add", "swap"), "swap goes with 2 to 3"),
+        (("--task", "edit", "--near", -1), "--near is -1"),
     ):
         assert said in refused(cache_codes.main, *flags, *wrong)

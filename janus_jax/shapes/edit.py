@@ -32,6 +32,7 @@ from janus_jax.shapes.verify import Reading
 from janus_jax.shapes.world import SHIPPED, SPLITS, World
 
 KINDS = ("recolor", "add", "remove", "move", "swap")
+MOST = 3  # objects of a picture that is edited
 # (row, column) of the grid; the middles of the edges are left out, "to the left" may mean a direction
 CORNERS = {"top left": (0, 0), "top right": (0, 2), "bottom left": (2, 0), "bottom right": (2, 2), "center": (1, 1)}
 WORDINGS = {
@@ -59,21 +60,31 @@ class Edit:
     where: str | None = None
 
 
-def random_edit(rng, kind: str | None = None, held_out: bool = False, world: World = SHIPPED) -> Edit:
-    """A random edit of a scene of one to three objects. Unless `held_out`, none that names or shows what evaluation
-    holds out."""
+def random_edit(
+    rng, kind: str | None = None, held_out: bool = False, world: World = SHIPPED, objects: int | None = None
+) -> Edit:
+    """A random edit of a scene of `objects`, None = one to MOST. Unless `held_out`, none that names or shows what
+    evaluation holds out. Raises ValueError for an unknown kind, and for a number of objects that it does not go with.
+    """
     if kind not in (None, *KINDS):
         raise ValueError(f"unknown kind of edit {kind!r}; the kinds are {', '.join(KINDS)}")
     kind = kind or str(rng.choice(KINDS))
+    if objects is not None and not least_objects(kind) <= objects <= MOST:
+        raise ValueError(f"{kind} goes with {least_objects(kind)} to {MOST} objects, not {objects}")
     while True:
-        edit = _draw_edit(rng, kind, world)
+        edit = _draw_edit(rng, kind, world, objects)
         if edit is not None and (held_out or not is_held_out(edit, world)):
             return edit
 
 
-def _draw_edit(rng, kind, world):
+def least_objects(kind: str) -> int:
+    """How many objects a picture has at least that is edited so: a removed one leaves one."""
+    return 2 if kind in ("remove", "swap") else 1
+
+
+def _draw_edit(rng, kind, world, objects):
     """One try: None where the scene does not admit the edit."""
-    count = int(rng.integers(2 if kind in ("remove", "swap") else 1, 4))
+    count = int(rng.integers(least_objects(kind), MOST + 1)) if objects is None else objects
     kinds = list(itertools.product(world.shapes, world.colors))
     kinds = [kinds[i] for i in rng.permutation(len(kinds))[: count + 1]]
     # one object more than the source has: what is added, or the free place where something moves

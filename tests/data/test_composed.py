@@ -84,6 +84,20 @@ def test_edits(lossless):
     assert np.mean(agree) > 0.98 and (groups.score == 1).sum() >= 25
 
 
+def test_easy_edits(lossless):
+    """Of two kinds, of pictures of two objects, without near misses."""
+    groups = cache_codes.build_edits(
+        *(MODEL, None, 20), seed=2, chunk=16, known=True, kinds=("remove", "recolor"), objects=2, near=0
+    )
+    assert (np.diff(groups.start) == 2).all() and groups.score.tolist() == [0, 1] * 20
+    found = set()
+    for p, instruction in enumerate(groups.prompts):
+        source = verify.read(groups.pixels[groups.source[p]])
+        assert len(source.items) == 2
+        found.add(edit.parse(instruction, source).kind)
+    assert found == {"remove", "recolor"}
+
+
 def test_seeds(lossless):
     first, again, other = (cache_codes.build_composed(MODEL, None, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
     assert list(first.prompts) == list(again.prompts) != list(other.prompts)

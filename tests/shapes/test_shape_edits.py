@@ -201,6 +201,10 @@ def test_random_edit_is_deterministic_and_refuses_unknown_kinds():
     assert {edits.random_edit(np.random.default_rng(seed)).kind for seed in range(60)} == set(edits.KINDS)
     with pytest.raises(ValueError, match="the kinds are recolor, add"):
         edits.random_edit(np.random.default_rng(0), "blur")
+    for kind, objects in (("remove", 1), ("add", 4), ("add", 0)):
+        with pytest.raises(ValueError, match=f"{kind} goes with . to 3 objects, not {objects}"):
+            edits.random_edit(np.random.default_rng(0), kind, objects=objects)
+    assert {len(edits.random_edit(np.random.default_rng(n), objects=2).source.items) for n in range(30)} == {2}
 
 
 @pytest.mark.parametrize("kind", edits.KINDS)
