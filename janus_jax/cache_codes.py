@@ -209,8 +209,8 @@ def _check(args) -> None:
     for kind in args.kinds or edit.KINDS:
         if args.objects is not None and not edit.least_objects(kind) <= args.objects <= edit.MOST:
             raise UserError(
-                f"--objects is {args.objects}: {kind} goes with {edit.least_objects(kind)} to {edit.MOST}; leave the kind "
-                "out of --kinds, or choose another number"
+                f"--objects is {args.objects}: {kind} goes with {edit.least_objects(kind)} to {edit.MOST}; leave the "
+                "kind out of --kinds, or choose another number"
             )
     if args.near < 0:
         raise UserError(f"--near is {args.near}: it must be at least 0")
