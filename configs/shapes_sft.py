@@ -6,8 +6,8 @@ base model, on rendered pictures and on the base model's own drawings.
         --out runs/drawn.npz
     python -m janus_jax.train_sft --config configs/shapes_sft.py --workdir runs/sft1
 
-then the judge alone, from easy categories to all, and the mixture again with drawings of its own and with fresh
-pictures (config.draws), see launch/train_shapes.sh.
+then the judge alone, from easy categories to all, the mixture again with drawings of its own and with fresh pictures
+(config.draws), edits from easy ones to all, and the mixture once more, see launch/train_shapes.sh.
 """
 
 from ml_collections import ConfigDict

@@ -135,14 +135,45 @@ relabel() {
 relabel drawn2.npz composed3.npz 1
 relabel drawn_edits.npz edits.npz 2
 
-# 7. The last mixture; the guidance weight that is best on validation prompts, which the model is told, and where it
-# fails with that.
-STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft4
-  --config.cache="runs/drawn2.npz,$CACHES" "--config.edits=runs/composed_edits.npz,runs/drawn_edits.npz"
-  --config.draws=runs/draws.npz
-  --config.steps=1500 --config.learning_rate=8e-4 --config.shares="(10,18,10,2,12)"
+run train_sft --config configs/shapes_sft.py --workdir runs/sft5 --config.init=runs/sft4 \
+  --config.cache="runs/drawn2.npz,$CACHES" --config.edits=runs/composed_edits.npz,runs/drawn_edits.npz \
+  --config.draws=runs/draws.npz --config.steps=1500 --config.learning_rate=8e-4 --config.shares="(10,18,10,2,12)" \
+  --config.cfg_weight=1.5 \
   --config.buckets="((62,(('draw',0,48),)),(84,(('judge',0,36),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,14),('edit',0,20))),(142,(('judge',1,8),('judge_edit',0,16))),\
+(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
+
+# 7. Edits, and their judge. Which object an instruction means is learnt as the judge was, easy ones first: of all edits
+# at once the model removes any object, and recolours any.
+fresh ordered1.npz --composed 8000 --ordered --seed 7
+fresh ordered2.npz --composed 8000 --ordered --seed 8
+fresh easy_edits.npz --task edit --composed 4100 --kinds remove recolor --objects 2 --seed 9
+fresh composed_edits2.npz --task edit --composed 40000 --near 0 --seed 6
+lesson() { # NAME INIT CACHES EDITS STEPS DECAY SCRAMBLED SHARES BUCKETS
+  run train_sft --config configs/shapes_sft.py --workdir "runs/$1" --config.init="runs/$2" --config.cache="$3" \
+    --config.edits="runs/$4" --config.draws=runs/draws.npz --config.steps="$5" --config.decay_steps="$6" \
+    --config.learning_rate=1e-3 --config.scrambled="$7" --config.shares="$8" --config.buckets="$9"
+}
+lesson copy2 sft5 runs/composed2.npz composed_edits.npz 600 2400 0.5 "(8,0,12,0,30)" \
+  "((62,(('draw',0,32),)),(126,(('edit',0,80),('redraw',1,32))))"
+lesson easy copy2 runs/ordered1.npz easy_edits.npz 220 1500 0 "(2,0,0,0,30)" \
+  "((62,(('draw',0,8),)),(126,(('edit',0,128),)))"
+lesson easy_judge easy runs/ordered1.npz easy_edits.npz 260 1500 0 "(1,20,0,0,10)" \
+  "((62,(('draw',0,8),)),(84,(('judge',0,8),)),(126,(('edit',0,24),)),(142,(('judge_edit',0,72),)))"
+lesson all_edits easy_judge runs/ordered1.npz,runs/ordered2.npz composed_edits.npz 350 2400 0.25 "(4,14,6,0,24)" \
+  "((62,(('draw',0,16),)),(84,(('judge',0,8),)),(126,(('edit',0,72),('redraw',1,8))),(142,(('judge_edit',0,40),)))"
+
+# 8. The last mixture, with drawings of sft5; the guidance weight that is best on validation prompts, which the model is
+# told, and where it fails with that.
+[[ -f runs/drawn3.npz ]] ||
+  run label_drawings --checkpoint runs/sft5 --cache runs/ordered2.npz --samples 1 --cfg 1 --out runs/drawn3.npz
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/all_edits
+  --config.cache="runs/drawn3.npz,runs/ordered1.npz,runs/composed1.npz"
+  --config.edits="runs/composed_edits.npz,runs/composed_edits2.npz" --config.draws=runs/draws.npz
+  --config.mended=0.5 --config.scrambled=0.25 --config.steps=1800 --config.learning_rate=8e-4
+  --config.shares="(10,18,10,2,14)"
+  --config.buckets="((62,(('draw',0,44),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
+(126,(('redraw',1,20),('edit',0,36))),(142,(('judge',1,6),('judge_edit',0,20))),\
 (190,(('redraw',2,4),('judge',2,2),('edit',1,2))))")
 run train_sft "${STAGE1[@]}"
 validate() {
@@ -157,7 +188,7 @@ final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"]
 print(max(final, key=final.get))')"
 run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
 
-# 8. Stage 2, with more of what fails.
+# 9. Stage 2, with more of what fails.
 stage2() {
   run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \
     --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json',)"
@@ -165,7 +196,7 @@ stage2() {
 together stage2 0 1
 stage2 2
 
-# 9. What is shipped is what is measured: bf16 on disk.
+# 10. What is shipped is what is measured: bf16 on disk.
 measure() {
   [[ -d "runs/stored/$1" ]] || run convert --src "runs/$1" --dst "runs/stored/$1" --to own --dtype bfloat16
   [[ -f "runs/eval_$1.json" ]] ||
