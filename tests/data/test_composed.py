@@ -7,7 +7,7 @@ import pytest
 from tiny import grammar
 
 from janus_jax import cache_codes
-from janus_jax.data import composed, mixture
+from janus_jax.data import cache, composed, mixture
 from janus_jax.sequences.batch import CODE
 from janus_jax.shapes import edit, mend, scene, text, verify
 from janus_jax.shapes.world import SECOND
@@ -156,3 +156,26 @@ def test_drawing_is_learnt_from_draws(lossless):
 
     assert codes("draw", 0) <= set(draws.codes[:, 0]) and len(codes("draw", 0)) > 4
     assert not codes("redraw", 1) & set(draws.codes[:, 0])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--draws", 3),
+        ("--composed", 3, "--ordered"),
+        ("--task", "edit", "--composed", 3, "--kinds", "add", "--near", 0),
+    ],
+)
+def test_the_command_passes_its_flags_on(asked, world, tmp_path):
+    """The seed above all: two caches of one seed teach the same pictures twice."""
+    found = []
+    for seed in (5, 5, 6):
+        out = tmp_path / f"{len(found)}.npz"
+        cache_codes.main([*map(str, ("--tokenizer", world[0], *asked, "--seed", seed, "--out", out))])
+        found.append(cache.load(out))
+    first, again, other = found
+    assert list(first.prompts) == list(again.prompts) != list(other.prompts)
+    np.testing.assert_array_equal(first.codes, again.codes)
+    if "--kinds" in asked:
+        assert all("add" in p or "put" in p or "draw" in p or "place" in p for p in first.prompts)
+        assert np.diff(first.start).tolist() == [2, 2, 2]
