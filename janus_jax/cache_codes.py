@@ -35,7 +35,7 @@ from janus_jax.data import cache, composed, labels, mended
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
 from janus_jax.sequences import images
-from janus_jax.shapes import edit, edit_pairs, verify
+from janus_jax.shapes import edit, edit_pairs, reasons, verify
 from janus_jax.shapes.world import SHIPPED, World
 
 MIXED = 1  # pictures of mixed codes per prompt
@@ -180,6 +180,31 @@ def build_edits(
     return cache.join(parts)
 
 
+def build_void_edits(model, params, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED):
+    """Groups of `count` edits of what their pictures do not show (edit.void_edit): one picture each, the source, which
+    is what comes out; `chunk` at a time."""
+    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
+    pictures = np.zeros((chunk, 1, model.cfg.image_size, model.cfg.image_size, 3), np.uint8)
+    for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
+        drawn = [edit.void_edit(rng, world) for _ in range(min(chunk, count - begin))]
+        for p, one in enumerate(drawn):
+            pictures[p, 0] = edit.draw(one, rng=rng, world=world)[0]
+        codes = encode(pictures)
+        pixels = decode(codes)[: len(drawn), 0]
+        groups = cache.Groups(
+            prompts=[one.instruction for one in drawn],
+            start=np.arange(len(drawn) + 1),
+            codes=codes[: len(drawn), 0],
+            pixels=pixels,
+            score=np.ones(len(drawn), np.float32),
+            reasons=[f"Yes, there is no {one.nouns[0].color} {one.nouns[0].shape}." for one in drawn],
+            captions=[reasons.caption(verify.Reading(one.source.items), world) for one in drawn],
+            source=np.arange(len(drawn)),
+        )
+        parts.append(cache.packed(groups))
+    return cache.join(parts)
+
+
 def data_set(folder, world: World = SHIPPED):
     """The shapes data set of a world, built where it is not there yet. Raises UserError where it cannot be written."""
     builder = Shapes(config=world.name, data_dir=folder, file_format="array_record")
@@ -195,11 +220,13 @@ def _check(args) -> None:
     rules.check_flags(args)
     if args.edits is not None and args.edits < 1:
         raise UserError(f"--edits is {args.edits}: it must be at least 1")
-    for name in ("composed", "draws"):
+    for name in ("composed", "draws", "void"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 0")
     if args.draws and (args.composed or args.task == "edit"):
         raise UserError("--draws is a cache of its own: leave --composed and --task edit away")
+    if args.void and (args.task != "edit" or args.composed or args.edits is not None or args.kinds):
+        raise UserError("--void is a cache of its own, of edits: give --task edit, and nothing else of edits")
     if args.ordered and (args.task == "edit" or not args.composed):
         raise UserError("--ordered is about the prompts of --composed: leave it away")
     if args.edits is not None and (args.task != "edit" or args.composed):
@@ -244,6 +271,12 @@ def main(argv):
     )
     parser.add_argument("--near", type=int, default=NEAR, help=f"wrong pictures of each edit (default: {NEAR})")
     parser.add_argument(
+        "--void",
+        type=int,
+        default=0,
+        help="with --task edit: so many edits of what the picture does not show, and which change nothing",
+    )
+    parser.add_argument(
         "--composed",
         type=int,
         default=0,
@@ -267,7 +300,9 @@ def main(argv):
     cli.writable(args.out)
     model, params = loading.load_vq(args.tokenizer)
     world = loading.world_of(args.tokenizer)
-    if args.task == "edit":
+    if args.void:
+        groups = build_void_edits(model, params, args.void, args.seed, world=world)
+    elif args.task == "edit":
         count, known = args.composed or args.edits or EDITS, args.composed > 0
         of = {"kinds": args.kinds or edit.KINDS, "objects": args.objects, "near": args.near}
         groups = build_edits(model, params, count, args.seed, world=world, known=known, **of)

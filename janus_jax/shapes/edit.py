@@ -77,6 +77,29 @@ def random_edit(
             return edit
 
 
+def void_edit(rng, world: World = SHIPPED) -> Edit:
+    """An edit of an object that its picture does not show, though another of that shape, or of that colour, or neither,
+    stands there: the target is the source. Nothing held out is named or shown. What an instruction means can be told
+    by contrast where it is there; only where it is not has each object to be compared with the words alone."""
+    while True:
+        edit = random_edit(rng, str(rng.choice(("recolor", "remove", "move"))), world=world)
+        items, (noun, *others) = edit.source.items, edit.nouns
+        kinds = {(item.shape, item.color) for item in items}
+        shape, color = (str(rng.choice(list(words))) for words in (world.shapes, world.colors))
+        change = rng.integers(3)
+        if change == 0:
+            shape = noun.shape
+        elif change == 1:
+            color = noun.color
+        absent = Noun(1, color, shape)
+        if others or (shape, color) in kinds or color == edit.color:
+            continue
+        words = _instruct(rng, edit.kind, (absent,), items, edit.color, edit.where, there=0)
+        void = dataclasses.replace(edit, instruction=words, target=edit.source, nouns=(absent,))
+        if not is_held_out(void, world):
+            return void
+
+
 def least_objects(kind: str) -> int:
     """How many objects a picture has at least that is edited so: a removed one leaves one."""
     return 2 if kind in ("remove", "swap") else 1
@@ -132,11 +155,12 @@ def _draw_edit(rng, kind, world, objects):
     )
 
 
-def _instruct(rng, kind, nouns, items, color, where):
-    """One wording; a colour is named where the shape alone would not tell which object is meant, and now and then."""
+def _instruct(rng, kind, nouns, items, color, where, there=1):
+    """One wording; a colour is named where the shape alone would not tell which object is meant, and now and then.
+    there: how many objects of the picture each noun names."""
 
     def the(noun):
-        alone = sum(item.shape == noun.shape for item in items) == 1
+        alone = sum(item.shape == noun.shape for item in items) == there
         return f"the {noun.shape}" if alone and rng.random() < 0.6 else f"the {noun.color} {noun.shape}"
 
     names = {"new": text.noun_text(nouns[0])} if kind == "add" else {"a": the(nouns[0])}

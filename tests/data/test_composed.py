@@ -98,6 +98,23 @@ def test_easy_edits(lossless):
     assert found == {"remove", "recolor"}
 
 
+def test_void_edits_change_nothing(lossless):
+    groups = cache_codes.build_void_edits(MODEL, None, 40, seed=2, chunk=16)
+    assert (groups.score == 1).all() and groups.source.tolist() == groups.start[:-1].tolist() == list(range(40))
+    close = []
+    for p, instruction in enumerate(groups.prompts):
+        shown = verify.read(groups.pixels[p])
+        assert not text.shows_held_out(shown)
+        with pytest.raises(ValueError):  # of what is named there is nothing, or something else
+            asked = edit.parse(instruction, shown)
+            edit.score(asked, shown, shown)
+        close.append(any(item.shape in instruction for item in shown.items))
+        maker = mixture.RowMaker(groups, grammar(), drop=0.0, scrambled=0.5)
+        pieces = [piece.ids for piece in maker.make(np.random.default_rng(p), "edit", 0).pieces if piece.kind == CODE]
+        np.testing.assert_array_equal(pieces[0], pieces[1])
+    assert 0.2 < np.mean(close) < 0.8
+
+
 def test_seeds(lossless):
     first, again, other = (cache_codes.build_composed(MODEL, None, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
     assert list(first.prompts) == list(again.prompts) != list(other.prompts)
