@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From nothing to the tables of docs/results.md: tokenizer, base model, SFT in several parts, with drawings of the model
 # and fresh pictures in between, RL (three seeds, drawing and editing), evaluation.
-#   launch/train_shapes.sh      everything goes to runs/. About four hours on two CPU cores: its commands were run one by
-#                               one, on two days, beside other work; not yet in one go
+#   launch/train_shapes.sh      everything goes to runs/. Over five hours on two CPU cores: its commands were run one by
+#                               one, on three days, beside other work; not yet in one go
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
@@ -163,18 +163,30 @@ lesson easy_judge easy runs/ordered1.npz easy_edits.npz 260 1500 0 "(1,20,0,0,10
 lesson all_edits easy_judge runs/ordered1.npz,runs/ordered2.npz composed_edits.npz 350 2400 0.25 "(4,14,6,0,24)" \
   "((62,(('draw',0,16),)),(84,(('judge',0,8),)),(126,(('edit',0,72),('redraw',1,8))),(142,(('judge_edit',0,40),)))"
 
-# 8. The last mixture, with drawings of sft5; the guidance weight that is best on validation prompts, which the model is
-# told, and where it fails with that.
+# 8. All tasks again, with drawings of sft5.
 [[ -f runs/drawn3.npz ]] ||
   run label_drawings --checkpoint runs/sft5 --cache runs/ordered2.npz --samples 1 --cfg 1 --out runs/drawn3.npz
-STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/all_edits
-  --config.cache="runs/drawn3.npz,runs/ordered1.npz,runs/composed1.npz"
-  --config.edits="runs/composed_edits.npz,runs/composed_edits2.npz" --config.draws=runs/draws.npz
-  --config.mended=0.5 --config.scrambled=0.25 --config.steps=1800 --config.learning_rate=8e-4
-  --config.shares="(10,18,10,2,14)"
+run train_sft --config configs/shapes_sft.py --workdir runs/sft6 --config.init=runs/all_edits \
+  --config.cache=runs/drawn3.npz,runs/ordered1.npz,runs/composed1.npz \
+  --config.edits=runs/composed_edits.npz,runs/composed_edits2.npz --config.draws=runs/draws.npz \
+  --config.mended=0.5 --config.scrambled=0.25 --config.steps=1800 --config.learning_rate=8e-4 \
+  --config.shares="(10,18,10,2,14)" \
   --config.buckets="((62,(('draw',0,44),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,20),('edit',0,36))),(142,(('judge',1,6),('judge_edit',0,20))),\
-(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))")
+(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
+
+# 9. The last mixture. Edits of what is not there, too: where it always is, what is meant can be told by contrast, and of
+# two shapes that training never shows together that says nothing. Redraws aim at any right picture. Then the guidance
+# weight that is best on validation prompts, which the model is told, and where it fails with that.
+fresh void_edits.npz --task edit --void 20000 --seed 10
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft6
+  --config.cache="runs/drawn3.npz,runs/ordered1.npz"
+  --config.edits="runs/composed_edits.npz,runs/composed_edits2.npz,runs/void_edits.npz"
+  --config.draws=runs/draws.npz --config.mended=0 --config.scrambled=0.25
+  --config.steps=520 --config.learning_rate=7e-4 --config.shares="(10,18,12,2,16)"
+  --config.buckets="((62,(('draw',0,28),)),(84,(('judge',0,24),('describe',0,2),('answer',0,4))),\
+(126,(('redraw',1,24),('edit',0,52))),(142,(('judge',1,4),('judge_edit',0,18))),\
+(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))")
 run train_sft "${STAGE1[@]}"
 validate() {
   [[ -f "runs/validation_$1.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation --cfg "$1" \
@@ -188,7 +200,7 @@ final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"]
 print(max(final, key=final.get))')"
 run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
 
-# 9. Stage 2, with more of what fails.
+# 10. Stage 2, with more of what fails.
 stage2() {
   run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \
     --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json',)"
@@ -196,7 +208,7 @@ stage2() {
 together stage2 0 1
 stage2 2
 
-# 10. What is shipped is what is measured: bf16 on disk.
+# 11. What is shipped is what is measured: bf16 on disk.
 measure() {
   [[ -d "runs/stored/$1" ]] || run convert --src "runs/$1" --dst "runs/stored/$1" --to own --dtype bfloat16
   [[ -f "runs/eval_$1.json" ]] ||
