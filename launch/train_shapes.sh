@@ -23,11 +23,11 @@ trap 'stop 130' INT
 trap 'stop 143' TERM
 
 WORLD=second
-# Of stage 2: half of the prompts edit; groups whose members fare alike teach nothing, and are drawn anew up to twice.
+# Of stage 2: three quarters of the prompts edit, since drawing is right already; groups whose members fare alike teach nothing, and are drawn anew up to twice.
 STAGE2=(--config.credit=released/own_prompt --config.rounds=2 --config.max_reason_tokens=24 --config.task=both
-  --config.edit_share=0.5 --config.reward.weights="{'match':1.0,'following':0.5,'preserving':1.0}"
+  --config.edit_share=0.75 --config.reward.weights="{'match':1.0,'following':0.5,'preserving':1.0}"
   --config.prompts_per_step=12 --config.prompt_tokens=40 --config.steps=36 --config.redraws=2
-  --config.learning_rate=1e-4 --config.turn_learning_rate=1e-4 --config.retention_prompts=96 --config.retention_every=20)
+  --config.learning_rate=4e-5 --config.turn_learning_rate=4e-5 --config.retention_prompts=96 --config.retention_every=20)
 
 # run NAME ARGS...: one command of the package
 run() {
