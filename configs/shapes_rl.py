@@ -3,7 +3,7 @@
     python -m janus_jax.train_rl --config configs/shapes_rl.py --workdir runs/rl0 --config.seed=0
 
 starts from runs/sft; with --config.init=shapes-sft from the shipped model: 80 steps of 64 trajectories.
-launch/train_shapes.sh asks for more: half of the prompts edit, groups whose members fare alike are drawn anew
+launch/train_shapes.sh asks for more: three quarters of the prompts edit, groups whose members fare alike are drawn anew
 (config.redraws), and categories are asked for as often as they fail (config.failures).
 """
 

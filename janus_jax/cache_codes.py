@@ -12,7 +12,7 @@ or, with --composed, of fresh prompts, or of edits with --task edit as well:
 
 Their labels come from the scenes that are rendered. The verifier, which takes most of the time otherwise, reads
 nothing, so there can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not.
---draws N makes right pictures alone, for config.draws.
+--draws N makes right pictures alone, for config.draws; --task edit --void N edits of what the picture does not show.
 
 Otherwise every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is
 the picture the model would have drawn with these codes, and the one the judge will see. To the rendered pictures,
@@ -184,11 +184,12 @@ def build_void_edits(model, params, count: int, seed: int = 0, chunk: int = 256,
     """Groups of `count` edits of what their pictures do not show (edit.void_edit): one picture each, the source, which
     is what comes out; `chunk` at a time."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
-    pictures = np.zeros((chunk, 1, model.cfg.image_size, model.cfg.image_size, 3), np.uint8)
+    side = model.cfg.image_size
+    pictures = np.zeros((chunk, 1, side, side, 3), np.uint8)
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
         drawn = [edit.void_edit(rng, world) for _ in range(min(chunk, count - begin))]
         for p, one in enumerate(drawn):
-            pictures[p, 0] = edit.draw(one, rng=rng, world=world)[0]
+            pictures[p, 0] = edit.draw(one, side, rng, world=world)[0]
         codes = encode(pictures)
         pixels = decode(codes)[: len(drawn), 0]
         groups = cache.Groups(
@@ -225,13 +226,14 @@ def _check(args) -> None:
             raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 0")
     if args.draws and (args.composed or args.task == "edit"):
         raise UserError("--draws is a cache of its own: leave --composed and --task edit away")
-    if args.void and (args.task != "edit" or args.composed or args.edits is not None or args.kinds):
+    chosen = args.kinds or args.objects is not None or args.near != NEAR
+    if args.void and (args.task != "edit" or args.composed or args.edits is not None or chosen):
         raise UserError("--void is a cache of its own, of edits: give --task edit, and nothing else of edits")
     if args.ordered and (args.task == "edit" or not args.composed):
         raise UserError("--ordered is about the prompts of --composed: leave it away")
     if args.edits is not None and (args.task != "edit" or args.composed):
         raise UserError("--edits counts edits that the verifier labels: give --task edit, and no --composed")
-    if args.task != "edit" and (args.kinds or args.objects is not None or args.near != NEAR):
+    if args.task != "edit" and chosen:
         raise UserError("--kinds, --objects and --near are about edits: give --task edit")
     for kind in args.kinds or edit.KINDS:
         if args.objects is not None and not edit.least_objects(kind) <= args.objects <= edit.MOST:

@@ -23,7 +23,8 @@ trap 'stop 130' INT
 trap 'stop 143' TERM
 
 WORLD=second
-# Of stage 2: three quarters of the prompts edit, since drawing is right already; groups whose members fare alike teach nothing, and are drawn anew up to twice.
+# Of stage 2: three quarters of the prompts edit, since drawing is right already; groups whose members fare alike teach
+# nothing, and are drawn anew up to twice.
 STAGE2=(--config.credit=released/own_prompt --config.rounds=2 --config.max_reason_tokens=24 --config.task=both
   --config.edit_share=0.75 --config.reward.weights="{'match':1.0,'following':0.5,'preserving':1.0}"
   --config.prompts_per_step=12 --config.prompt_tokens=40 --config.steps=36 --config.redraws=2

@@ -337,5 +337,7 @@ def test_the_data_set_needs_a_place(tmp_path):
         (("--composed", 5, "--kinds", "add"), "give --task edit"),
         (("--task", "edit", "--objects", 1, "--kinds", "add", "swap"), "swap goes with 2 to 3"),
         (("--task", "edit", "--near", -1), "--near is -1"),
+        (("--void", 5), "--void is a cache of its own"),
+        (("--task", "edit", "--void", 5, "--objects", 2), "--void is a cache of its own"),
     ):
         assert said in refused(cache_codes.main, *flags, *wrong)

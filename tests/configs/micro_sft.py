@@ -26,6 +26,7 @@ def get_config():
     config.verdict_share = 0.8
     config.drop_prompt = 0.1
     config.mended = 0.0
+    config.scrambled = 0.0
     config.judged_right = 0.8
     config.cfg_weight = 5.0
     config.temperature = 1.0
