@@ -26,9 +26,8 @@ def prepared(model, params):
     return decode.prepared(jax.jit(cast_params, static_argnums=1)(params, model.cfg.dtype))
 
 
-def draw(model, params, pictures: int, decoded: bool = True, ahead: int = 1):
-    """Pictures f32[B,h,w,3] (or their codes) under guidance, from prompts of PROMPT tokens, by the sampler. ahead:
-    codes of a pass."""
+def begun(model, params, pictures: int):
+    """(cache, last hidden, keys u32[B,2]) of prompts of PROMPT tokens under guidance, of which pictures may be drawn."""
     rng, prompt = np.random.default_rng(0), sizes.PROMPT
     ids = rng.integers(4, model.cfg.llama.vocab_size, (pictures, prompt), np.int32)
     ids[:, 0] = 0
@@ -39,7 +38,12 @@ def draw(model, params, pictures: int, decoded: bool = True, ahead: int = 1):
         uncond_ids=np.concatenate([ids[:, :1], np.full_like(ids[:, 1:], 2)], axis=1),
     )
     keys = rng.integers(0, 2**32, (pictures, 2), np.uint32)
-    cache, hidden = decode.prefill(model, params, batch, guided=True)
+    return *decode.prefill(model, params, batch, guided=True), keys
+
+
+def draw(model, params, pictures: int, decoded: bool = True, ahead: int = 1):
+    """Pictures f32[B,h,w,3] (or their codes) under guidance, by the sampler. ahead: codes of a pass."""
+    cache, hidden, keys = begun(model, params, pictures)
     sampling = Sampling(cfg_weight=sizes.GUIDANCE, lookahead=ahead)
     _, codes, _ = decode.draw(model, params, cache, hidden, keys, sampling, True, more=False)
     return jax.block_until_ready(decode.decode_codes(model, params, codes) if decoded else codes)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling
 
-Pictures per second against pictures at a time; seconds of a picture against its codes; a training step against the
-length of its rows and the width of the decoder. Prints each series with the exponent of the power of the size that
+Pictures per second against pictures at a time; seconds of a picture against its codes; milliseconds of a code against
+its place in a picture of 576; a training step against the length of its rows and the width of the decoder. Prints each series with the exponent of the power of the size that
 fits it best (least squares of the logarithms), and writes benchmarks/results/scaling.json. A few minutes on two cores.
 """
 
@@ -21,6 +21,8 @@ from benchmarks import ours, sizes
 from benchmarks.compare import RESULTS
 from janus_jax import cli
 from janus_jax.models.janus import init_params
+from janus_jax.sampling import decode
+from janus_jax.sampling.density import Sampling
 
 TINY = sizes.SIZES["tiny"]
 PICTURES = (1, 2, 4, 8, 16, 32, 64)
@@ -57,6 +59,23 @@ def drawing(side: int):
     return model.cfg.vq.tokens, lambda pictures: ours.draw(model, laid, pictures)
 
 
+def places(times: int) -> dict[int, float]:
+    """{codes drawn by the end of a part: median milliseconds of one of its codes}, four pictures of 576 codes."""
+    model, params = made(TINY.changed({"vq": {"image_size": 384}}))
+    laid, spent = ours.prepared(model, params), {}
+    for run in range(times + 1):  # the first one compiles
+        cache, hidden, keys = ours.begun(model, laid, sizes.PICTURES)
+        sampling, drawn = Sampling(cfg_weight=sizes.GUIDANCE), 0
+        start = time.perf_counter()
+        for _, codes, _ in decode.drawing(model, laid, cache, hidden, keys, sampling, True, more=False):
+            jax.block_until_ready(codes)
+            now, count = time.perf_counter(), codes.shape[1]
+            drawn += count
+            spent.setdefault(drawn, []).extend([1000 * (now - start) / count] if run else [])
+            start = now
+    return {drawn: statistics.median(each) for drawn, each in spent.items()}
+
+
 def training(side: int = 128, width: int = 256):
     """(tokens of a row, f() that takes a step of 4 draw rows)."""
     head = TINY.llama.head_dim
@@ -67,7 +86,8 @@ def training(side: int = 128, width: int = 256):
 
 def measured(times: int) -> dict[str, dict[int, float]]:
     """{name of a series: {size: number}}."""
-    series = {"pictures_per_second_by_pictures": {}, "seconds_by_codes": {}, "step_by_length": {}, "step_by_width": {}}
+    names = "pictures_per_second_by_pictures", "seconds_by_codes", "step_by_length", "step_by_width"
+    series = {name: {} for name in names}
     _, draw = drawing(128)
     for pictures in PICTURES:
         took = seconds(lambda pictures=pictures: draw(pictures), times)
@@ -79,7 +99,7 @@ def measured(times: int) -> dict[str, dict[int, float]]:
         series["step_by_length"][length] = seconds(step, times)
     for width in WIDTHS:
         series["step_by_width"][width] = seconds(training(width=width)[1], times)
-    return series
+    return series | {"milliseconds_by_place": places(times)}
 
 
 def main(argv):
