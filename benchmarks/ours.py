@@ -27,7 +27,7 @@ def prepared(model, params):
 
 
 def begun(model, params, pictures: int):
-    """(cache, last hidden, keys u32[B,2]) of prompts of PROMPT tokens under guidance, of which pictures may be drawn."""
+    """(cache, last hidden, keys u32[B,2]), of prompts of PROMPT tokens under guidance, for pictures to be drawn."""
     rng, prompt = np.random.default_rng(0), sizes.PROMPT
     ids = rng.integers(4, model.cfg.llama.vocab_size, (pictures, prompt), np.int32)
     ids[:, 0] = 0

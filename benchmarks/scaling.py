@@ -3,8 +3,9 @@
     python -m benchmarks.scaling
 
 Pictures per second against pictures at a time; seconds of a picture against its codes; milliseconds of a code against
-its place in a picture of 576; a training step against the length of its rows and the width of the decoder. Prints each series with the exponent of the power of the size that
-fits it best (least squares of the logarithms), and writes benchmarks/results/scaling.json. A few minutes on two cores.
+its place in a picture of 576; a training step against the length of its rows and the width of the decoder. Prints each
+series with the exponent of the power of the size that fits it best (least squares of the logarithms), and writes
+benchmarks/results/scaling.json. A few minutes on two cores.
 """
 
 import argparse

@@ -64,7 +64,7 @@ def get_config(slice_name: str = "v5e-4"):
     config.verdict_share = 0.8  # of the judge's loss: its Yes or No, the rest is the reason's
     config.drop_prompt = 0.1  # share of drawings that are learnt without their prompt, for guidance
     config.mended = 0.0  # share of redrawn pictures that are the wrong one mended, where the cache has such
-    config.scrambled = 0.0  # share of edits and mended redraws in which codes that stay become random ones, alike
+    config.scrambled = 0.0  # share of edits and mended redraws some of whose codes become random ones
     config.judged_right = 0.7  # the least score of a picture that is judged Yes
     # what commands will draw with
     config.cfg_weight = 5.0

@@ -35,7 +35,7 @@ from janus_jax.data import cache, composed, labels, mended
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
 from janus_jax.sequences import images
-from janus_jax.shapes import edit, edit_pairs, reasons, verify
+from janus_jax.shapes import edit, edit_pairs, verify
 from janus_jax.shapes.world import SHIPPED, World
 
 MIXED = 1  # pictures of mixed codes per prompt
@@ -180,29 +180,12 @@ def build_edits(
     return cache.join(parts)
 
 
-def build_void_edits(model, params, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED):
-    """Groups of `count` edits of what their pictures do not show (edit.void_edit): one picture each, the source, which
-    is what comes out; `chunk` at a time."""
+def build_void_edits(model, params, count: int, seed: int = 0, chunk: int = 128, world: World = SHIPPED):
+    """Groups of `count` edits of what their pictures do not show, see composed.voids; `chunk` at a time."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
-    side = model.cfg.image_size
-    pictures = np.zeros((chunk, 1, side, side, 3), np.uint8)
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
         drawn = [edit.void_edit(rng, world) for _ in range(min(chunk, count - begin))]
-        for p, one in enumerate(drawn):
-            pictures[p, 0] = edit.draw(one, side, rng, world=world)[0]
-        codes = encode(pictures)
-        pixels = decode(codes)[: len(drawn), 0]
-        groups = cache.Groups(
-            prompts=[one.instruction for one in drawn],
-            start=np.arange(len(drawn) + 1),
-            codes=codes[: len(drawn), 0],
-            pixels=pixels,
-            score=np.ones(len(drawn), np.float32),
-            reasons=[f"Yes, there is no {one.nouns[0].color} {one.nouns[0].shape}." for one in drawn],
-            captions=[reasons.caption(verify.Reading(one.source.items), world) for one in drawn],
-            source=np.arange(len(drawn)),
-        )
-        parts.append(cache.packed(groups))
+        parts.append(composed.voids(rng, drawn, encode, decode, chunk, model.cfg.image_size, world))
     return cache.join(parts)
 
 

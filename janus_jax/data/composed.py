@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from janus_jax.data import cache, labels
-from janus_jax.shapes import mend, scene, text
+from janus_jax.shapes import edit, edit_pairs, mend, reasons, scene, text
 from janus_jax.shapes.render import render
 from janus_jax.shapes.scene import Scene
 from janus_jax.shapes.verify import Reading, match, matches
@@ -121,3 +121,32 @@ def draws(rng, prompts, encode, room: int, side: int, world: World = SHIPPED) ->
     owner = np.arange(len(prompts))
     codes, pictures = encode(pictures)[owner, 0], pictures[owner, 0]
     return cache.packed(labels.label_each(rng, prompts, owner, codes, pictures, world, readings)[0])
+
+
+def voids(rng, edits, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
+    """Groups of edits of what their pictures do not show (edit.void_edit): the source, which is what comes out, and
+    a near miss of it. Arguments as of `judged`, K = 2."""
+    pictures, shown = np.zeros((room, 2, side, side, 3), np.uint8), []
+    for p, void in enumerate(edits):
+        miss = edit_pairs.near_miss(rng, void, world)
+        source, _, missed = edit.draw(void, side, rng, (miss,), world)
+        pictures[p] = source, missed
+        shown += [Reading(void.source.items), Reading(miss.items)]
+    codes = encode(pictures)
+    count, said = len(edits), []
+    for void in edits:
+        there = {item.shape for item in void.source.items}
+        absent = next(noun for noun in void.nouns if noun.shape not in there)
+        said += [f"Yes, there is no {absent.shape}.", f"No, there is no {absent.shape}, and something has changed."]
+    return cache.packed(
+        cache.Groups(
+            prompts=[void.instruction for void in edits],
+            start=np.arange(0, 2 * count + 1, 2),
+            codes=codes[:count].reshape(2 * count, -1),
+            pixels=decode(codes)[:count].reshape(2 * count, side, side, 3),
+            score=np.tile(np.array([1, 0], np.float32), count),
+            reasons=said,
+            captions=[reasons.caption(reading, world) for reading in shown],
+            source=np.arange(0, 2 * count, 2),
+        )
+    )

@@ -78,14 +78,37 @@ class Bucket:
         }
 
 
+def scrambled(rng, codes, used, edit: bool):
+    """codes i32[K,I] of K pictures, each painted after those before it, with random codes, of `used`, in a random share
+    of
+
+    - the places where all of them have one code: in all alike, another one at each place;
+    - edit, the first being its source: what has moved, codes that occur equally often in all pictures at the other
+      places: in all alike, one for each code;
+    - edit: what else is to change, in the source alone.
+
+    The ground, the most frequent code of the first picture, is neither moved nor changed."""
+    stays, share = (codes == codes[0]).all(0), rng.random()
+    chosen = stays & (rng.random(codes.shape[1]) < share)
+    fresh = np.where(chosen, rng.choice(used, codes.shape[1]), codes)
+    values, often = np.unique(codes[0], return_counts=True)
+    for value in np.unique(codes[0, ~stays]) if edit else ():
+        if value != values[often.argmax()] and rng.random() < share:
+            places = ~stays & (codes == value)
+            moved = len(np.unique(places.sum(1))) == 1
+            places[1:] &= moved
+            fresh[places] = rng.choice(used)
+    return fresh
+
+
 class RowMaker:
     """Makes rows from groups, by the grammar. drop: the probability that a prompt, or an instruction, becomes PAD where
     a picture is trained (guidance needs it); judged_right: the least score of pictures that are judged Yes (those to be
     drawn have at least verify.RIGHT); mended: how often a redrawn picture is the last wrong one with its faults mended,
     where the cache has that, and not any right one; world: what `answer` asks about; draws: what `draw` learns from, in
     place of `groups`; scrambled: how often, where a picture is painted after one that it keeps part of (edits, and
-    mended pictures), some of the codes that stay become random ones, in all of the row's pictures alike: what has never
-    been seen has to be copied, too."""
+    mended pictures), some of the codes become random ones, see `scrambled`: what has never been seen has to be copied,
+    moved and changed, too."""
 
     def __init__(
         self,
@@ -162,18 +185,15 @@ class RowMaker:
         return row
 
     def _scrambled(self, rng, p, past, target):
-        """{picture: codes i32[I]} of a painted row: source, earlier pictures, target. Now and then, random codes in a
-        random share of the places where all of them have one code, unless the target keeps nothing on purpose."""
+        """{picture: codes i32[I]} of a painted row: source, earlier pictures, target; `scrambled` now and then, unless
+        the target keeps nothing on purpose."""
         source = int(self.groups.source[p])
         shown = [*([] if source < 0 else [source]), *(int(picture) for picture in past), int(target)]
-        codes = {picture: self.groups.codes[picture] for picture in shown}
+        codes = self.groups.codes[shown]
         kept = source >= 0 or (len(past) and self.groups.mended[past[-1]] == target)
         if self.scrambled and kept and rng.random() < self.scrambled:
-            together = np.stack(list(codes.values()))
-            stays = (together == together[0]).all(0) & (rng.random(together.shape[1]) < rng.random())
-            noise = rng.choice(self.used, together.shape[1])
-            codes = {picture: np.where(stays, noise, of_picture) for picture, of_picture in codes.items()}
-        return codes
+            codes = scrambled(rng, codes, self.used, edit=source >= 0)
+        return dict(zip(shown, codes, strict=True))
 
     def _right(self, rng, p, last):
         """A picture to draw for a prompt after the wrong one `last`, if there is one."""

@@ -64,7 +64,8 @@ def random_edit(
     rng, kind: str | None = None, held_out: bool = False, world: World = SHIPPED, objects: int | None = None
 ) -> Edit:
     """A random edit of a scene of `objects`, None = one to MOST. Unless `held_out`, none that names or shows what
-    evaluation holds out. Raises ValueError for an unknown kind, and for a number of objects that it does not go with.
+    evaluation holds out, nor any that shows a held-out pair of colour and shape beside what it names. Raises ValueError
+    for an unknown kind, and for a number of objects that it does not go with.
     """
     if kind not in (None, *KINDS):
         raise ValueError(f"unknown kind of edit {kind!r}; the kinds are {', '.join(KINDS)}")
@@ -73,29 +74,30 @@ def random_edit(
         raise ValueError(f"{kind} goes with {least_objects(kind)} to {MOST} objects, not {objects}")
     while True:
         edit = _draw_edit(rng, kind, world, objects)
-        if edit is not None and (held_out or not is_held_out(edit, world)):
+        if edit is not None and (held_out or not (is_held_out(edit, world) or _shows_held_out_pair(edit, world))):
             return edit
 
 
+def _shows_held_out_pair(edit, world) -> bool:
+    """Whether its pictures show a held-out pair of colour and shape. If they did, it would always stay as it is, since
+    no instruction of training is about one, and that is what would be learnt."""
+    items = (*edit.source.items, *edit.target.items)
+    return any((item.color, item.shape) in world.held_out.colors for item in items)
+
+
 def void_edit(rng, world: World = SHIPPED) -> Edit:
-    """An edit of an object that its picture does not show, though another of that shape, or of that colour, or neither,
-    stands there: the target is the source. Nothing held out is named or shown. What an instruction means can be told
-    by contrast where it is there; only where it is not has each object to be compared with the words alone."""
+    """An edit of a shape that its picture does not show: the target is the source. Nothing held out is named or shown.
+    What an instruction means can be told by contrast where it is there, so shapes that no picture of training shows
+    together need not be told apart; they need to where one is asked for and the other stands there. A colour that is
+    not there is never asked of a shape that is: that would teach to leave alone what a new pair of them names."""
     while True:
         edit = random_edit(rng, str(rng.choice(("recolor", "remove", "move"))), world=world)
-        items, (noun, *others) = edit.source.items, edit.nouns
-        kinds = {(item.shape, item.color) for item in items}
-        shape, color = (str(rng.choice(list(words))) for words in (world.shapes, world.colors))
-        change = rng.integers(3)
-        if change == 0:
-            shape = noun.shape
-        elif change == 1:
-            color = noun.color
-        absent = Noun(1, color, shape)
-        if others or (shape, color) in kinds or color == edit.color:
-            continue
-        words = _instruct(rng, edit.kind, (absent,), items, edit.color, edit.where, there=0)
-        void = dataclasses.replace(edit, instruction=words, target=edit.source, nouns=(absent,))
+        items, nouns = edit.source.items, list(edit.nouns)
+        missing = [shape for shape in world.shapes if all(item.shape != shape for item in items)]
+        which = int(rng.integers(len(nouns)))
+        nouns[which] = Noun(1, nouns[which].color, str(rng.choice(missing)))
+        words = _instruct(rng, edit.kind, nouns, items, edit.color, edit.where)
+        void = dataclasses.replace(edit, instruction=words, target=edit.source, nouns=tuple(nouns))
         if not is_held_out(void, world):
             return void
 
@@ -155,12 +157,11 @@ def _draw_edit(rng, kind, world, objects):
     )
 
 
-def _instruct(rng, kind, nouns, items, color, where, there=1):
-    """One wording; a colour is named where the shape alone would not tell which object is meant, and now and then.
-    there: how many objects of the picture each noun names."""
+def _instruct(rng, kind, nouns, items, color, where):
+    """One wording; a colour is named where the shape alone would not tell which object is meant, and now and then."""
 
     def the(noun):
-        alone = sum(item.shape == noun.shape for item in items) == there
+        alone = sum(item.shape == noun.shape for item in items) <= 1
         return f"the {noun.shape}" if alone and rng.random() < 0.6 else f"the {noun.color} {noun.shape}"
 
     names = {"new": text.noun_text(nouns[0])} if kind == "add" else {"a": the(nouns[0])}

@@ -121,23 +121,45 @@ def pictures_of(row):
 
 @pytest.mark.parametrize("earlier", [0, 1])
 def test_codes_that_stay_are_scrambled_alike(earlier):
-    """What an edit changes is as it was; of the rest random codes, the same in all of a row's pictures."""
+    """Of what all pictures share, random codes, the same in all; what an edit makes is as it was."""
     groups = edits()
     shared = np.arange(I) % 3 > 0  # two thirds of the places have one code in all pictures
-    groups = dataclasses.replace(groups, codes=np.where(shared, groups.codes[0], groups.codes))
-    changes = (groups.codes != groups.codes[0]).any(0)
+    own = np.arange(groups.codes.size).reshape(groups.codes.shape)
+    groups = dataclasses.replace(groups, codes=np.where(shared, own[0], own))
     plain, mixed = (mixture.RowMaker(groups, grammar(), drop=0.0, scrambled=share) for share in (0.0, 1.0))
     replaced = []
     for seed in range(40):
         before, after = (
             pictures_of(maker.make(np.random.default_rng(seed), "edit", earlier)) for maker in (plain, mixed)
         )
-        np.testing.assert_array_equal(before[:, changes], after[:, changes])
-        assert (after[:, ~changes] == after[0, ~changes]).all()
+        np.testing.assert_array_equal(before[1:, ~shared], after[1:, ~shared])
+        assert (after[:, shared] == after[0, shared]).all()
         assert np.isin(after, groups.codes).all()
-        replaced.append((before != after).any(0)[~changes].mean())
+        replaced.append((before != after).any(0)[shared].mean())
     assert min(replaced) < 0.2 and max(replaced) > 0.6
     assert abs(np.mean(replaced) - 0.5) < 0.15
+
+
+def test_scrambled_by_hand():
+    """A 7 and a 9 stay, a 3 and a 4 trade places, a 5 becomes a 6, the ground is 0."""
+    codes, used = np.array([[0, 0, 0, 7, 3, 4, 5, 0, 9, 0], [0, 0, 0, 7, 4, 3, 6, 0, 9, 0]]), np.arange(100, 200)
+    found = [mixture.scrambled(np.random.default_rng(seed), codes, used, edit=True) for seed in range(200)]
+    for source, target in found:
+        np.testing.assert_array_equal(source[[0, 1, 2, 3, 7, 8, 9]], target[[0, 1, 2, 3, 7, 8, 9]])
+        assert (source[4], source[5], 6) == (target[5], target[4], target[6])  # what has moved is still found
+        assert np.isin(source, [*used, *codes[0]]).all()
+    rates = (np.array(found)[:, 0] != codes[0]).mean(0)
+    assert (abs(rates - 0.5) < 0.15).all()
+    assert (
+        len({tuple(source[[0, 1, 2]]) for source, _ in found if (source[:3] >= 100).all()}) > 20
+    )  # each place its own
+    for seed in range(50):  # what is painted after no source keeps what is wrong
+        source, target = mixture.scrambled(np.random.default_rng(seed), codes, used, edit=False)
+        np.testing.assert_array_equal((source[4:7], target[4:7]), codes[:, 4:7])
+    moved = np.array([[0, 0, 0, 8, 0], [0, 8, 0, 0, 0]])
+    for seed in range(50):  # the ground that something leaves, and the one that it moves to, are the ground
+        source, target = mixture.scrambled(np.random.default_rng(seed), moved, used, edit=True)
+        assert source[3] == target[1] and source[1] == target[3] == 0
 
 
 def test_each_task_has_its_own_groups():

@@ -119,6 +119,8 @@ def test_edits_of_a_split(split):
 def test_training_sees_no_edit_of_another_split():
     drawn = [edits.random_edit(np.random.default_rng(seed)) for seed in range(300)]
     assert not any(edits.is_held_out(edit) for edit in drawn)
+    shown = {(item.color, item.shape) for edit in drawn for item in (*edit.source.items, *edit.target.items)}
+    assert len(shown) > 40 and not shown & SHIPPED.held_out.colors  # beside what is named neither
     with pytest.raises(ValueError, match="ask for fewer"):
         edit_pairs.edits_of("test", 10_000, world=OTHER)
 
@@ -132,7 +134,7 @@ def test_training_sees_no_edit_of_another_split():
         ("circle cross heart", "green", None),
         ("diamond diamond", "green", "validation"),  # a count
         ("star circle", "yellow", "validation"),  # what is named: the last one
-        ("circle star", "yellow", "train"),  # a training picture may show a yellow circle
+        ("circle star", "yellow", "train"),  # beside what is named
         ("circle cross", "blue", "test"),
         ("cross heart", "orange", None),
     ],
