@@ -3,7 +3,10 @@
 python -m janus_jax.convert --src deepseek-ai/Janus-Pro-1B --dst janus-1b --to own --dtype bfloat16
 python -m janus_jax.convert --src janus-1b --dst janus-1b-hf --to hf
 python -m janus_jax.convert --src ema.pth --base deepseek-ai/Janus-Pro-1B --dst janus-ema --to own
+python -m janus_jax.convert --src runs/a --average runs/b runs/c --dst runs/mean
 python -m janus_jax.convert --src runs/rl0 --dst rl0 --push ORG/NAME --license apache-2.0 --results runs/eval_rl0.json
+
+--average writes the mean of several models that went on from the same one: it is often better than each of them.
 
 --push uploads the folder to the Hugging Face hub, with a card: the recipe (a workdir's settings), numbers, licence, and
 how to load it.
@@ -18,6 +21,7 @@ import numpy as np
 
 from janus_jax import cli
 from janus_jax.checkpoints import hub, loading, model_folder, published, tensorfiles
+from janus_jax.checkpoints.average import averaged
 from janus_jax.checkpoints.tensor_names import Leaf, cast, read, scatter
 from janus_jax.checkpoints.tensorfiles import Tensor
 from janus_jax.errors import UserError
@@ -101,6 +105,13 @@ def arguments(argv):
         "the tensors that the model does not use but an export shall carry (default: none)",
     )
     parser.add_argument(
+        "--average",
+        nargs="+",
+        default=[],
+        metavar="SRC",
+        help="more models like --src: the mean of all their parameters is written (default: --src's own)",
+    )
+    parser.add_argument(
         "--push", metavar="ORG/NAME", help="a repository of the Hugging Face hub to upload it to (default: none)"
     )
     parser.add_argument(
@@ -118,13 +129,16 @@ def arguments(argv):
 
 def main(argv):
     args = arguments(argv)
-    sources = {Path(path) for path in (args.src, args.base) if path}
+    sources = {Path(path) for path in (args.src, args.base, *args.average) if path}
     sources |= {path / "model" for path in sources}  # a workdir means that
     if args.dst.resolve() in {path.resolve() for path in sources}:
-        raise UserError("--src and --dst are the same folder: choose another --dst")
+        raise UserError("--dst is a folder that is read, too: choose another --dst")
     api = hub.api(args.push) if args.push else None
     dtype = jnp.dtype(args.dtype) if args.dtype else None
     source = loading.open_model(args.src, dtype, args.base)
+    if args.average:
+        names = [args.src, *args.average]
+        source = averaged([source, *(loading.open_model(path, dtype) for path in args.average)], names)
     loading.processor_of(source.cfg, source.tokenizer)
     content = card_of(args, source) if args.push else ""
     if args.to == "own":

@@ -1,0 +1,55 @@
+"""The mean of several checkpoints."""
+
+import jax
+import numpy as np
+import pytest
+from commands import refused
+from tiny import MODEL, OTHER, params, processor
+
+import janus_jax
+from janus_jax import convert
+from janus_jax.checkpoints import loading
+from janus_jax.shapes.world import SHIPPED
+
+
+def saved(folder, seed, dtype=None, world=SHIPPED):
+    loading.save(folder, MODEL, params(seed), processor(), dtype, drawn_with={"cfg_weight": 1.0 + seed}, world=world)
+    return folder
+
+
+def test_the_mean_of_three(tmp_path):
+    """Leaf by leaf, of stacked layers and single leaves; all else is the first's."""
+    folders = [saved(tmp_path / str(seed), seed) for seed in range(3)]
+    convert.main(["--src", str(folders[0]), "--average", *map(str, folders[1:]), "--dst", str(tmp_path / "mean")])
+    _, found, _ = loading.load(tmp_path / "mean")
+    for path, *leaves in zip(
+        jax.tree.leaves_with_path(found), *(jax.tree.leaves(params(seed)) for seed in range(3)), strict=True
+    ):
+        np.testing.assert_allclose(path[1], np.mean(np.asarray(leaves), 0), rtol=1e-6, atol=1e-7)
+    assert janus_jax.sampling_of(tmp_path / "mean").cfg_weight == 1.0
+
+
+def test_bf16_is_summed_in_f32(tmp_path):
+    folders = [saved(tmp_path / str(seed), seed, "bfloat16") for seed in range(2)]
+    convert.main(
+        ["--src", str(folders[0]), "--average", str(folders[1]), "--dst", str(tmp_path / "mean"), "--dtype", "float32"]
+    )
+    first, other, found = (loading.load(folder)[1]["llama"]["lm_head"] for folder in (*folders, tmp_path / "mean"))
+    np.testing.assert_array_equal(found, (first + other) / 2)
+
+
+def test_what_differs_is_not_averaged(tmp_path):
+    first, foreign = saved(tmp_path / "first", 0), saved(tmp_path / "foreign", 0, world=OTHER)
+    for other, said in ((foreign, "differ in world"), ("shapes-sft", "differ in llama, siglip, vq, tokenizer")):
+        flags = ["--src", first, "--average", other, "--dst", tmp_path / "mean"]
+        assert said in refused(convert.main, *flags)
+    assert "choose another --dst" in refused(convert.main, "--src", first, "--average", foreign, "--dst", foreign)
+    assert not (tmp_path / "mean").exists()
+    np.testing.assert_array_equal(loading.load(foreign)[1]["llama"]["lm_head"], params(0)["llama"]["lm_head"])
+
+
+@pytest.mark.parametrize("flags", [["--average"], ["--average", "nowhere"]])
+def test_bad_names(tmp_path, flags):
+    first = saved(tmp_path / "first", 0)
+    refused(convert.main, "--src", first, *flags, "--dst", tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
