@@ -60,12 +60,12 @@ def drawing(side: int):
     return model.cfg.vq.tokens, lambda pictures: ours.draw(model, laid, pictures)
 
 
-def places(times: int) -> dict[int, float]:
+def places(cfg, times: int) -> dict[int, float]:
     """{codes drawn by the end of a part: median milliseconds of one of its codes}, four pictures of 576 codes."""
-    model, params = made(TINY.changed({"vq": {"image_size": 384}}))
+    model, params = made(cfg.changed({"vq": {"image_size": 384}}))
     laid, spent = ours.prepared(model, params), {}
     for run in range(times + 1):  # the first one compiles
-        cache, hidden, keys = ours.begun(model, laid, sizes.PICTURES)
+        cache, hidden, keys = jax.block_until_ready(ours.begun(model, laid, sizes.PICTURES))
         sampling, drawn = Sampling(cfg_weight=sizes.GUIDANCE), 0
         start = time.perf_counter()
         for _, codes, _ in decode.drawing(model, laid, cache, hidden, keys, sampling, True, more=False):
@@ -100,7 +100,8 @@ def measured(times: int) -> dict[str, dict[int, float]]:
         series["step_by_length"][length] = seconds(step, times)
     for width in WIDTHS:
         series["step_by_width"][width] = seconds(training(width=width)[1], times)
-    return series | {"milliseconds_by_place": places(times)}
+    of_places = {f"milliseconds_by_place_{name}": places(cfg, times) for name, cfg in sizes.SIZES.items()}
+    return series | of_places
 
 
 def main(argv):

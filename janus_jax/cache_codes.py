@@ -12,7 +12,7 @@ or, with --composed, of fresh prompts, or of edits with --task edit as well:
 
 Their labels come from the scenes that are rendered. The verifier, which takes most of the time otherwise, reads
 nothing, so there can be many more. What the tokenizer spoils (one picture of sixty) is labelled as if it had not.
---draws N makes right pictures alone, for config.draws; --task edit --void N edits of what the picture does not show.
+--draws N makes right pictures alone, for config.draws; --task edit --void N edits of shapes that are not there.
 
 Otherwise every picture is encoded and decoded again, and it is the decoded one that is scored and explained: that is
 the picture the model would have drawn with these codes, and the one the judge will see. To the rendered pictures,
@@ -181,7 +181,7 @@ def build_edits(
 
 
 def build_void_edits(model, params, count: int, seed: int = 0, chunk: int = 128, world: World = SHIPPED):
-    """Groups of `count` edits of what their pictures do not show, see composed.voids; `chunk` at a time."""
+    """Groups of `count` edits of shapes that their pictures do not show, see composed.voids; `chunk` at a time."""
     rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
         drawn = [edit.void_edit(rng, world) for _ in range(min(chunk, count - begin))]
@@ -259,7 +259,8 @@ def main(argv):
         "--void",
         type=int,
         default=0,
-        help="with --task edit: so many edits of what the picture does not show, and which change nothing",
+        help="with --task edit: so many edits of a shape that the picture does not show, which change nothing, and a "
+        "near miss of each (default: 0, none)",
     )
     parser.add_argument(
         "--composed",

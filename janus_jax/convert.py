@@ -82,9 +82,12 @@ def card_of(args, source: loading.Source) -> str:
     if license is None:
         raise UserError("--push needs --license, an id of the hub's like apache-2.0, or other")
     settings = Path(args.src) / "settings.json"  # of a workdir
-    recipe = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    recipe = {}
+    if settings.is_file() and not args.average:  # a mean was made by no single training
+        recipe = json.loads(settings.read_text(encoding="utf-8"))
     parameters = sum(int(np.prod(leaf.shape)) for leaf in source.leaves.values())
-    origin = Path(args.src).resolve().name if Path(args.src).exists() else args.src
+    names = [Path(src).resolve().name if Path(src).exists() else src for src in (args.src, *args.average)]
+    origin = names[0] if len(names) == 1 else f"the mean of {', '.join(names)}"
     return card(args.push, args.to, license, parameters, origin, recipe, args.results)
 
 
@@ -132,13 +135,15 @@ def main(argv):
     sources = {Path(path) for path in (args.src, args.base, *args.average) if path}
     sources |= {path / "model" for path in sources}  # a workdir means that
     if args.dst.resolve() in {path.resolve() for path in sources}:
-        raise UserError("--dst is a folder that is read, too: choose another --dst")
+        raise UserError("--dst is the same folder as one that is read: choose another --dst")
     api = hub.api(args.push) if args.push else None
     dtype = jnp.dtype(args.dtype) if args.dtype else None
     source = loading.open_model(args.src, dtype, args.base)
     if args.average:
         names = [args.src, *args.average]
-        source = averaged([source, *(loading.open_model(path, dtype) for path in args.average)], names)
+        bases = [args.base if Path(path).is_file() else None for path in args.average]  # of weights alone
+        others = [loading.open_model(path, dtype, base) for path, base in zip(args.average, bases, strict=True)]
+        source = averaged([source, *others], names)
     loading.processor_of(source.cfg, source.tokenizer)
     content = card_of(args, source) if args.push else ""
     if args.to == "own":

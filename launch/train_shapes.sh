@@ -176,29 +176,19 @@ run train_sft --config configs/shapes_sft.py --workdir runs/sft6 --config.init=r
 (126,(('redraw',1,20),('edit',0,36))),(142,(('judge',1,6),('judge_edit',0,20))),\
 (190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
 
-# 9. The last mixture, three times. Edits of what is not there, too: where it always is, what is meant can be told by
-# contrast, and of two shapes that training never shows together that says nothing. Redraws aim at any right picture. The
-# mean of the three is better than each. Then the guidance weight that is best on validation prompts, which the model is
-# told, and where it fails with that.
+# 9. The last mixture. Edits of what is not there, too: where it always is, what is meant can be told by contrast, and of
+# two shapes that training never shows together that says nothing. Redraws aim at any right picture. Then the guidance
+# weight that is best on validation prompts, which the model is told, and where it fails with that.
 fresh void_edits.npz --task edit --void 20000 --seed 10
-fresh void_edits2.npz --task edit --void 4400 --seed 10
-last() { # NAME INIT VOIDS STEPS RATE SCRAMBLED ROWS GUIDANCE
-  run train_sft --config configs/shapes_sft.py --workdir "runs/$1" --config.init="runs/$2" \
-    --config.cache=runs/drawn3.npz,runs/ordered1.npz \
-    --config.edits="runs/composed_edits.npz,runs/composed_edits2.npz,runs/$3" \
-    --config.draws=runs/draws.npz --config.mended=0 --config.scrambled="$6" --config.cfg_weight="$8" \
-    --config.steps="$4" --config.learning_rate="$5" --config.shares="(10,18,12,2,16)" \
-    --config.buckets="((62,(('draw',0,28),)),(84,(('judge',0,24),('describe',0,2),('answer',0,4))),\
-(126,(('redraw',1,24),('edit',0,$7))),(142,(('judge',1,4),('judge_edit',0,18))),\
-(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))"
-}
-mean() { # GUIDANCE, which the first one tells; it has ended the second time, and its model is written anew
-  last sft7 sft6 void_edits.npz 520 7e-4 0.25 52 "$1"
-  last sft8 sft6 void_edits2.npz 640 8e-4 0.25 60 "$1"
-  last sft9 sft8 void_edits2.npz 640 8e-4 0.5 60 "$1"
-  run convert --src runs/sft7 --average runs/sft8 runs/sft9 --dst runs/sft
-}
-mean 1.5
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft6
+  --config.cache="runs/drawn3.npz,runs/ordered1.npz"
+  --config.edits="runs/composed_edits.npz,runs/composed_edits2.npz,runs/void_edits.npz"
+  --config.draws=runs/draws.npz --config.mended=0 --config.scrambled=0.25
+  --config.steps=520 --config.learning_rate=7e-4 --config.shares="(10,18,12,2,16)"
+  --config.buckets="((62,(('draw',0,28),)),(84,(('judge',0,24),('describe',0,2),('answer',0,4))),\
+(126,(('redraw',1,24),('edit',0,52))),(142,(('judge',1,4),('judge_edit',0,18))),\
+(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))")
+run train_sft "${STAGE1[@]}"
 validate() {
   [[ -f "runs/validation_$1.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation --cfg "$1" \
     --rounds 3 --samples 2 --prompts-per-category 50 --out "runs/validation_$1.json"
@@ -209,7 +199,7 @@ guidance="$("$PY" -c '
 import json
 final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"] for cfg in ("1.0", "1.5", "2.0", "3.0")}
 print(max(final, key=final.get))')"
-mean "$guidance"
+run train_sft "${STAGE1[@]}" --config.cfg_weight="$guidance" # has ended: the model is written anew
 
 # 10. Stage 2, with more of what fails.
 stage2() {

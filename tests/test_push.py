@@ -87,6 +87,9 @@ def test_the_recipe_of_a_workdir(api, tmp_path):
     text = api.calls[-1][3]
     assert "| `prompts` | `prompts.txt` |\n| `reward.kind` | `a\\|b` |\n| `steps` | `400` |" in text
     assert "mine:8000" not in text
+    convert.main([*flags, "--average", "shapes-sft"])  # no single training made that
+    text = api.calls[-1][3]
+    assert "Converted from `the mean of w, shapes-sft`" in text and "reward.kind" not in text
 
 
 def test_refusals(api, tmp_path, monkeypatch):

@@ -123,21 +123,27 @@ def draws(rng, prompts, encode, room: int, side: int, world: World = SHIPPED) ->
     return cache.packed(labels.label_each(rng, prompts, owner, codes, pictures, world, readings)[0])
 
 
-def voids(rng, edits, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
-    """Groups of edits of what their pictures do not show (edit.void_edit): the source, which is what comes out, and
-    a near miss of it. Arguments as of `judged`, K = 2."""
-    pictures, shown = np.zeros((room, 2, side, side, 3), np.uint8), []
-    for p, void in enumerate(edits):
+def _without(rng, shape, void, world) -> Scene:
+    """A near miss of an edit that shows nothing held out, and not that shape."""
+    while True:
         miss = edit_pairs.near_miss(rng, void, world)
+        if shape not in {item.shape for item in miss.items} and not text.shows_held_out(Reading(miss.items), world):
+            return miss
+
+
+def voids(rng, edits, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
+    """Groups of edits of a shape that their pictures do not show (edit.void_edit): the source, which is what comes out,
+    and a near miss of it, which shows no such shape either. Arguments as of `judged`, K = 2."""
+    pictures, shown, said = np.zeros((room, 2, side, side, 3), np.uint8), [], []
+    for p, void in enumerate(edits):
+        there = {item.shape for item in void.source.items}
+        absent = next(noun.shape for noun in void.nouns if noun.shape not in there)
+        miss = _without(rng, absent, void, world)
         source, _, missed = edit.draw(void, side, rng, (miss,), world)
         pictures[p] = source, missed
         shown += [Reading(void.source.items), Reading(miss.items)]
-    codes = encode(pictures)
-    count, said = len(edits), []
-    for void in edits:
-        there = {item.shape for item in void.source.items}
-        absent = next(noun for noun in void.nouns if noun.shape not in there)
-        said += [f"Yes, there is no {absent.shape}.", f"No, there is no {absent.shape}, and something has changed."]
+        said += [f"Yes, there is no {absent}.", f"No, there is no {absent}, and something has changed."]
+    codes, count = encode(pictures), len(edits)
     return cache.packed(
         cache.Groups(
             prompts=[void.instruction for void in edits],

@@ -30,12 +30,13 @@ def test_the_mean_of_three(tmp_path):
 
 
 def test_bf16_is_summed_in_f32(tmp_path):
-    folders = [saved(tmp_path / str(seed), seed, "bfloat16") for seed in range(2)]
-    convert.main(
-        ["--src", str(folders[0]), "--average", str(folders[1]), "--dst", str(tmp_path / "mean"), "--dtype", "float32"]
-    )
-    first, other, found = (loading.load(folder)[1]["llama"]["lm_head"] for folder in (*folders, tmp_path / "mean"))
-    np.testing.assert_array_equal(found, (first + other) / 2)
+    """And rounded once."""
+    folders = [saved(tmp_path / str(seed), seed, "bfloat16") for seed in range(3)]
+    convert.main(["--src", str(folders[0]), "--average", *map(str, folders[1:]), "--dst", str(tmp_path / "mean")])
+    *each, found = (loading.load(folder)[1]["llama"]["lm_head"] for folder in (*folders, tmp_path / "mean"))
+    expected = (sum(each) / np.float32(3)).astype("bfloat16")
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+    assert loading.open_model(tmp_path / "mean").leaves["llama/lm_head"].dtype == "bfloat16"
 
 
 def test_what_differs_is_not_averaged(tmp_path):
