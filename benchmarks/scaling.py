@@ -87,8 +87,7 @@ def training(side: int = 128, width: int = 256):
 
 def measured(times: int) -> dict[str, dict[int, float]]:
     """{name of a series: {size: number}}."""
-    names = "pictures_per_second_by_pictures", "seconds_by_codes", "step_by_length", "step_by_width"
-    series = {name: {} for name in names}
+    series = {"pictures_per_second_by_pictures": {}, "seconds_by_codes": {}, "step_by_length": {}, "step_by_width": {}}
     _, draw = drawing(128)
     for pictures in PICTURES:
         took = seconds(lambda pictures=pictures: draw(pictures), times)

@@ -88,6 +88,7 @@ def _shows_held_out_pair(edit, world) -> bool:
 def void_edit(rng, world: World = SHIPPED) -> Edit:
     """An edit of a shape that its picture does not show: the target is the source. Nothing held out is named or shown.
     Raises ValueError for a world of one shape.
+
     What an instruction means can be told by contrast where it is there, so shapes that no picture of training shows
     together need not be told apart; they need to where one is asked for and the other stands there. A colour that is
     not there is never asked of a shape that is: that would teach to leave alone what a new pair of them names."""
