@@ -21,172 +21,18 @@ a drawing model fails, not the way a renderer does. Of some wrong pictures there
 show, with the faults mended and the rest kept.
 """
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-
-import jax
-import numpy as np
-from tqdm import tqdm
 
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, composed, labels, mended
+from janus_jax.data import building, cache
+from janus_jax.data.building import NEAR
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
-from janus_jax.sequences import images
-from janus_jax.shapes import edit, edit_pairs, verify
+from janus_jax.shapes import edit, verify
 from janus_jax.shapes.world import SHIPPED, World
 
-MIXED = 1  # pictures of mixed codes per prompt
-MENDED = 2  # wrong pictures per prompt that are mended
-NEAR = 3  # near misses per edit
 EDITS = 6000  # unless it is said
-
-
-def mix_codes(rng, codes):
-    """One picture's codes i32[I], mixed from those of a prompt's pictures i32[K, I]: the first part of one and the rest
-    of another, or one with a small block of another."""
-    first, second = codes[rng.permutation(len(codes))[:2]]
-    side = round(len(first) ** 0.5)
-    mixed = first.reshape(side, side).copy()
-    if rng.random() < 0.5:
-        cut = int(rng.integers(side, len(first) - side))
-        mixed.reshape(-1)[cut:] = second[cut:]
-    else:
-        height, width = rng.integers(1, side // 2 + 1, 2)
-        row, column = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)
-        window = (slice(row, row + height), slice(column, column + width))
-        mixed[window] = second.reshape(side, side)[window]
-    return mixed.reshape(-1)
-
-
-def codec(model, params):
-    """encode(pictures u8[P, K, h, w, 3]) -> codes i32[P, K, I], and decode(codes) -> such pictures."""
-
-    @jax.jit
-    def encode(pixels):
-        return model.apply({"params": params}, pixels, method="encode_codes")
-
-    @jax.jit
-    def decode(codes):
-        return model.apply({"params": params}, codes, method="decode_codes")
-
-    def encode_all(pictures):
-        flat = pictures.reshape(-1, *pictures.shape[2:]) / np.float32(127.5) - 1
-        return np.asarray(encode(flat)).reshape(*pictures.shape[:2], -1)
-
-    def decode_all(codes):
-        pixels = images.to_uint8(decode(codes.reshape(-1, codes.shape[-1])))
-        return pixels.reshape(*codes.shape[:2], *pixels.shape[1:])
-
-    return encode_all, decode_all
-
-
-def with_mixed(rng, codes):
-    """codes i32[P, K, I] of prompts' pictures, and MIXED further ones of each: i32[P, K + MIXED, I]."""
-    mixed = np.stack([[mix_codes(rng, group) for _ in range(MIXED)] for group in codes])
-    return np.concatenate([codes, mixed], axis=1)
-
-
-def build(model, params, source, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
-    """Groups of a `shapes` data source, `chunk` prompts at a time."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
-
-    def reproduce(pictures):
-        codes = encode(pictures[None])
-        return codes[0], decode(codes)[0]
-
-    for begin in tqdm(range(0, len(source), chunk), desc="prompts", unit=f"x{chunk}"):
-        examples = [source[i] for i in range(begin, min(begin + chunk, len(source)))]
-        pictures = np.stack([example["pictures"]["image"] for example in examples])  # [P, K, h, w, 3]
-        codes = with_mixed(rng, encode(pictures))
-        prompts = [example["prompt"].decode() for example in examples]
-        groups = labels.label(rng, prompts, codes, decode(codes), world)
-        groups = mended.with_mended(rng, groups, reproduce, MENDED, world)
-        parts.append(cache.packed(groups))
-    return cache.join(parts)
-
-
-def build_composed(
-    model, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED, ordered: bool = False
-):
-    """Groups of `count` fresh prompts with right and wrong pictures, labelled by their scenes; `chunk` at a time.
-    ordered: see composed.scenes."""
-    encode, decode = codec(model, params)
-
-    def part(rng, prompts):
-        return composed.judged(rng, prompts, encode, decode, chunk, model.cfg.image_size, world, ordered)
-
-    return _of_fresh_prompts(part, count, seed, chunk, world)
-
-
-def build_draws(model, params, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED):
-    """Groups of `count` fresh prompts with one right picture each, see composed.draws; `chunk` at a time."""
-    encode, _ = codec(model, params)
-
-    def part(rng, prompts):
-        return composed.draws(rng, prompts, encode, chunk, model.cfg.image_size, world)
-
-    return _of_fresh_prompts(part, count, seed, chunk, world)
-
-
-def _of_fresh_prompts(part, count, seed, chunk, world):
-    rng, parts = np.random.default_rng(seed), []
-    for begin in tqdm(range(0, count, chunk), desc="prompts", unit=f"x{chunk}"):
-        parts.append(part(rng, [composed.fresh_prompt(rng, world) for _ in range(min(chunk, count - begin))]))
-    return cache.join(parts)
-
-
-def build_edits(
-    model,
-    params,
-    count: int,
-    seed: int = 0,
-    chunk: int = 64,
-    world: World = SHIPPED,
-    known: bool = False,
-    kinds: Sequence[str] = edit.KINDS,
-    objects: int | None = None,
-    near: int = NEAR,
-):
-    """Groups of `count` random edits of some kinds, of pictures of so many objects (None = of any number), unless known
-    less the few whose source does not survive its codes; `chunk` at a time. known: labelled by their scenes, and so
-    without pictures of mixed codes. near: near misses of each."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
-    side = model.cfg.image_size
-    for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
-        drawn = [
-            edit.random_edit(rng, str(rng.choice(kinds)), world=world, objects=objects)
-            for _ in range(min(chunk, count - begin))
-        ]
-        wrong = [[edit_pairs.near_miss(rng, e, world) for _ in range(near)] for e in drawn]
-        pictures = [edit.draw(e, side, rng, others, world) for e, others in zip(drawn, wrong, strict=True)]
-        codes = encode(np.array(pictures))
-        readings = None
-        if known:
-            scenes = [(e.source, e.target, *others) for e, others in zip(drawn, wrong, strict=True)]
-            readings = [verify.Reading(one.items) for of_edit in scenes for one in of_edit]
-        else:
-            codes = with_mixed(rng, codes)
-        pixels = decode(codes)
-        instructions = [e.instruction for e in drawn]
-        groups = labels.label_edits(rng, instructions, pixels[:, 0], codes, pixels, world, readings)
-        found = np.flatnonzero(np.diff(groups.start))  # a source that is kept is the first of its group
-        first = groups.start[:-1][found]
-        start = np.append(first, groups.start[-1])
-        groups = dataclasses.replace(groups, prompts=groups.prompts[found], start=start, source=first)
-        parts.append(cache.packed(groups))
-    return cache.join(parts)
-
-
-def build_void_edits(model, params, count: int, seed: int = 0, chunk: int = 128, world: World = SHIPPED):
-    """Groups of `count` edits of shapes that their pictures do not show, see composed.voids; `chunk` at a time."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(model, params), []
-    for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
-        drawn = [edit.void_edit(rng, world) for _ in range(min(chunk, count - begin))]
-        parts.append(composed.voids(rng, drawn, encode, decode, chunk, model.cfg.image_size, world))
-    return cache.join(parts)
 
 
 def data_set(folder, world: World = SHIPPED):
@@ -237,7 +83,12 @@ def _check(args) -> None:
 
 def main(argv):
     parser = cli.Parser("cache_codes", __doc__)
-    parser.add_argument("--tokenizer", required=True, type=Path, help="a workdir of train_vq, or its model folder")
+    parser.add_argument(
+        "--tokenizer",
+        required=True,
+        type=Path,
+        help="a workdir of train_vq, its model folder, or a model, whose tokenizer is taken",
+    )
     parser.add_argument("--task", default="draw", choices=("draw", "edit"), help="what the pictures are for")
     parser.add_argument(
         "--data-dir", type=Path, help="where the shapes data set lies or will be built (default: none; it needs one)"
@@ -284,21 +135,21 @@ def main(argv):
     args = parser.parse_args(argv)
     _check(args)
     cli.writable(args.out)
-    model, params = loading.load_vq(args.tokenizer)
+    vq, params = loading.load_vq(args.tokenizer)
     world = loading.world_of(args.tokenizer)
     if args.void:
-        groups = build_void_edits(model, params, args.void, args.seed, world=world)
+        groups = building.of_voids(vq, params, args.void, args.seed, world=world)
     elif args.task == "edit":
         count, known = args.composed or args.edits or EDITS, args.composed > 0
         of = {"kinds": args.kinds or edit.KINDS, "objects": args.objects, "near": args.near}
-        groups = build_edits(model, params, count, args.seed, world=world, known=known, **of)
+        groups = building.of_edits(vq, params, count, args.seed, world=world, known=known, **of)
     elif args.draws:
-        groups = build_draws(model, params, args.draws, args.seed, world=world)
+        groups = building.of_draws(vq, params, args.draws, args.seed, world=world)
     elif args.composed:
-        groups = build_composed(model, params, args.composed, args.seed, world=world, ordered=args.ordered)
+        groups = building.of_prompts(vq, params, args.composed, args.seed, world=world, ordered=args.ordered)
     else:
         source = data_set(args.data_dir, world).as_data_source(args.split or "train")
-        groups = build(model, params, source, args.seed, world=world)
+        groups = building.of_data_set(vq, params, source, args.seed, world=world)
     cache.save(args.out, groups)
     right = groups.score >= verify.RIGHT
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")

@@ -18,7 +18,6 @@ to: the best that a model with this tokenizer can draw of them.
 """
 
 import collections
-import functools
 import hashlib
 from pathlib import Path
 
@@ -29,22 +28,11 @@ from PIL import Image
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
 from janus_jax.data import cache, caption_file, edit_file, label_file, records
+from janus_jax.data.codec import decode, encode
 from janus_jax.data.unfinished import Unfinished
 from janus_jax.errors import UserError
 from janus_jax.models.vq import VQ
 from janus_jax.sequences import images, tokens
-
-
-@functools.partial(jax.jit, static_argnames="vq")
-def encode(vq: VQ, params, pixels):
-    """pixels f32[B,h,w,3] in [-1,1] -> codes i32[B,I], with the parameters of the picture tokenizer alone."""
-    return vq.apply({"params": params}, pixels, method="encode_codes")
-
-
-@functools.partial(jax.jit, static_argnames="vq")
-def decode(vq: VQ, params, codes):
-    """codes i32[B,I] -> pixels f32[B,h,w,3], about [-1,1]."""
-    return vq.apply({"params": params}, codes, method="decode_codes")
 
 
 def build(model, params, processor, prompts, batch: int, tally, out, progress=None, edits=False) -> cache.Groups:

@@ -13,8 +13,6 @@ from janus_jax.checkpoints.loading import Source
 from janus_jax.checkpoints.tensor_names import Leaf, read
 from janus_jax.errors import UserError
 
-SIZES = ("llama", "siglip", "vq")
-
 
 def averaged(sources: Sequence[Source], names: Sequence[str]) -> Source:
     """Opened checkpoints as one, which is like the first but for its parameters: the mean of all of theirs, summed in
@@ -22,10 +20,10 @@ def averaged(sources: Sequence[Source], names: Sequence[str]) -> Source:
 
     Raises UserError where they differ in sizes, tokenizer or embedded world.
     """
-    first, mine = sources[0], sources[0].cfg.to_dict()
+    first = sources[0]
     for name, other in zip(names[1:], sources[1:], strict=True):
-        theirs = other.cfg.to_dict()
-        different = [part for part in SIZES if theirs[part] != mine[part]]
+        size = first.cfg.other_size(other.cfg)
+        different = [size[0]] if size else []
         different += ["tokenizer"] if other.tokenizer.content != first.tokenizer.content else []
         different += ["world"] if other.world != first.world else []
         if different:

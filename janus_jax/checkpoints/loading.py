@@ -192,11 +192,17 @@ def load(path, dtype=jnp.float32, mesh=None, base=None, part: str = ""):
 
 
 def load_vq(path):
-    """Loads a tokenizer trained by train_vq: (VQ module, its params in f32)."""
+    """Loads a tokenizer trained by train_vq, or that of a whole model: (VQ module, its params in f32). Raises UserError
+    as `load` does."""
     folder = find(path)
     config = model_folder.read_config(folder)
+    if config.get("kind") == "janus":
+        model, params, _ = load(folder, part="vq")
+        return VQ(model.cfg.vq), params["vq"]
     if config.get("kind") != "vq":
-        raise UserError(f"{folder} is not a picture tokenizer: make one with janus_jax.train_vq")
+        raise UserError(
+            f"{folder} is not a picture tokenizer, nor a model of our own with one: make one with janus_jax.train_vq"
+        )
     model_folder.verify(folder, (model_folder.CONFIG,))
     try:
         model = VQ(declared.build(VQConfig, config.get("vq"), "vq."))
@@ -266,11 +272,6 @@ def same_sizes(path, cfg: JanusConfig) -> None:
     config = model_folder.read_config(folder)
     name = published.format_of(config)
     stored = _own_config(folder, config) if name is None else published.read_config(config, name)
-    theirs, mine = stored.to_dict(), cfg.to_dict()
-    for part in ("llama", "siglip", "vq"):
-        for name, value in mine[part].items():
-            if theirs[part][name] != value:
-                raise UserError(
-                    f"{path} has {part}.{name} = {theirs[part][name]}, the configuration says {value}: use a "
-                    "checkpoint of this size"
-                )
+    if different := cfg.other_size(stored):
+        entry, mine, theirs = different
+        raise UserError(f"{path} has {entry} = {theirs}, the configuration says {mine}: use a checkpoint of this size")

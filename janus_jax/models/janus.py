@@ -75,6 +75,16 @@ class JanusConfig:
         plain["vq"]["channel_multipliers"] = list(self.vq.channel_multipliers)
         return {**plain, "dtype": self.dtype.name}
 
+    def other_size(self, other: "JanusConfig") -> tuple[str, Any, Any] | None:
+        """The first entry of the towers in which another configuration differs: (name, mine, the other's); None: the
+        parameters of one fit the other."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        for part in _PARTS:
+            for name, value in mine[part].items():
+                if theirs[part][name] != value:
+                    return f"{part}.{name}", value, theirs[part][name]
+        return None
+
     def changed(self, changes) -> "JanusConfig":
         """This one with other entries, given as in to_dict. Raises UserError for an unknown entry or value."""
         try:

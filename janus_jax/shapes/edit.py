@@ -85,29 +85,6 @@ def _shows_held_out_pair(edit, world) -> bool:
     return any((item.color, item.shape) in world.held_out.colors for item in items)
 
 
-def void_edit(rng, world: World = SHIPPED) -> Edit:
-    """An edit of a shape that its picture does not show: the target is the source. Nothing held out is named or shown.
-    Raises ValueError for a world of one shape.
-
-    What an instruction means can be told by contrast where it is there, so shapes that no picture of training shows
-    together need not be told apart; they need to where one is asked for and the other stands there. A colour that is
-    not there is never asked of a shape that is: that would teach to leave alone what a new pair of them names."""
-    if len(world.shapes) < 2:
-        raise ValueError("a world of one shape has no edits of a shape that is not there")
-    while True:
-        edit = random_edit(rng, str(rng.choice(("recolor", "remove", "move"))), world=world)
-        items, nouns = edit.source.items, list(edit.nouns)
-        missing = [shape for shape in world.shapes if all(item.shape != shape for item in items)]
-        if not missing:
-            continue
-        which = int(rng.integers(len(nouns)))
-        nouns[which] = Noun(1, nouns[which].color, str(rng.choice(missing)))
-        words = _instruct(rng, edit.kind, nouns, items, edit.color, edit.where)
-        void = dataclasses.replace(edit, instruction=words, target=edit.source, nouns=tuple(nouns))
-        if not is_held_out(void, world):
-            return void
-
-
 def least_objects(kind: str) -> int:
     """How many objects a picture has at least that is edited so: a removed one leaves one."""
     return 2 if kind in ("remove", "swap") else 1
@@ -153,7 +130,7 @@ def _draw_edit(rng, kind, world, objects):
         after[0] = dataclasses.replace(second, x=first.x, y=first.y)
     nouns = tuple(Noun(1, item.color, item.shape) for item in nouns)
     return Edit(
-        instruction=_instruct(rng, kind, nouns, items, color, where),
+        instruction=instruct(rng, kind, nouns, items, color, where),
         kind=kind,
         source=Scene(tuple(items), scene.background),
         target=Scene(tuple(after), scene.background),
@@ -163,7 +140,7 @@ def _draw_edit(rng, kind, world, objects):
     )
 
 
-def _instruct(rng, kind, nouns, items, color, where):
+def instruct(rng, kind, nouns, items, color, where):
     """One wording; a colour is named where the shape alone would not tell which object is meant, and now and then."""
 
     def the(noun):

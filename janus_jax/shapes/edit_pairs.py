@@ -8,7 +8,7 @@ import numpy as np
 from janus_jax.shapes import edit as edits
 from janus_jax.shapes import verify
 from janus_jax.shapes.edit import Edit
-from janus_jax.shapes.scene import Scene, place
+from janus_jax.shapes.scene import Noun, Scene, place
 from janus_jax.shapes.world import SHIPPED, World
 
 CHANGES = ("add", "remove", "move", "color", "shape")
@@ -71,6 +71,29 @@ def edits_of(split: str, per_kind: int, seed: int = 0, world: World = SHIPPED):
                 )
         found += of_kind.values()
     return found
+
+
+def void_edit(rng, world: World = SHIPPED) -> Edit:
+    """An edit of a shape that its picture does not show: the target is the source. Nothing held out is named or shown.
+    Raises ValueError for a world of one shape.
+
+    What an instruction means can be told by contrast where it is there, so shapes that no picture of training shows
+    together need not be told apart; they need to where one is asked for and the other stands there. A colour that is
+    not there is never asked of a shape that is: that would teach to leave alone what a new pair of them names."""
+    if len(world.shapes) < 2:
+        raise ValueError("a world of one shape has no edits of a shape that is not there")
+    while True:
+        edit = edits.random_edit(rng, str(rng.choice(("recolor", "remove", "move"))), world=world)
+        items, nouns = edit.source.items, list(edit.nouns)
+        missing = [shape for shape in world.shapes if all(item.shape != shape for item in items)]
+        if not missing:
+            continue
+        which = int(rng.integers(len(nouns)))
+        nouns[which] = Noun(1, nouns[which].color, str(rng.choice(missing)))
+        words = edits.instruct(rng, edit.kind, nouns, items, edit.color, edit.where)
+        void = dataclasses.replace(edit, instruction=words, target=edit.source, nouns=tuple(nouns))
+        if not edits.is_held_out(void, world):
+            return void
 
 
 def clear_edit(rng, kind: str | None = None, side: int | None = None, world: World = SHIPPED):

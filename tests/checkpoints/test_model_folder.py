@@ -229,8 +229,8 @@ def test_what_is_no_checkpoint(tmp_path, workdir):
         loading.load(tmp_path / "unfinished")
     with refused("not a janus_jax model .*'test'"):
         loading.load(save(tmp_path / "other"))
-    with refused("not a picture tokenizer"):
-        loading.load_vq(workdir)
+    with refused("not a picture tokenizer, nor a model"):
+        loading.load_vq(tmp_path / "other")
     (tmp_path / "text").mkdir()
     for text in ("{", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), ""):
         (tmp_path / "text" / "config.json").write_text(text, encoding="latin-1")
@@ -335,6 +335,14 @@ def test_every_size_is_said(tmp_path, name):
     model_folder.seal(folder)
     with refused(f"config.json does not describe a model: vq.{name} is missing"):
         loading.load(folder)
+
+
+def test_the_tokenizer_of_a_model(tmp_path):
+    folder = tmp_path / "model"
+    loading.save(folder, MODEL, params(), processor())
+    vq, read = loading.load_vq(folder)
+    assert vq.cfg == MODEL.cfg.vq
+    jax.tree.map(np.testing.assert_array_equal, read, params()["vq"])
 
 
 def test_a_tokenizer_that_makes_no_sense(tmp_path):

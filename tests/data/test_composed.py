@@ -7,7 +7,7 @@ import pytest
 from tiny import grammar
 
 from janus_jax import cache_codes
-from janus_jax.data import cache, composed, mixture
+from janus_jax.data import building, cache, composed, mixture
 from janus_jax.sequences.batch import CODE
 from janus_jax.shapes import edit, mend, scene, text, verify
 from janus_jax.shapes.world import SECOND
@@ -26,12 +26,12 @@ def lossless(monkeypatch):
         seen.extend(flat)
         return np.arange(first, len(seen)).reshape(*pictures.shape[:2], 1).repeat(4, axis=2)
 
-    monkeypatch.setattr(cache_codes, "codec", lambda *_: (encode, lambda codes: np.stack(seen)[codes[..., 0]]))
+    monkeypatch.setattr(building, "codec", lambda *_: (encode, lambda codes: np.stack(seen)[codes[..., 0]]))
     return seen
 
 
 def test_fresh_prompts(lossless):
-    groups = cache_codes.build_composed(MODEL, None, 40, seed=1, chunk=16)
+    groups = building.of_prompts(MODEL, None, 40, seed=1, chunk=16)
     assert len(groups) == 40 and len(set(groups.prompts)) > 35
     agree = []
     for p, prompt in enumerate(groups.prompts):
@@ -57,7 +57,7 @@ def test_what_is_kept_looks_the_same(lossless):
     rng, pairs = np.random.default_rng(0), 0
     for _ in range(30):
         prompt = composed.fresh_prompt(rng)
-        groups = composed.judged(rng, [prompt], *cache_codes.codec(None, None), 1, SECOND.side)
+        groups = composed.judged(rng, [prompt], *building.codec(None, None), 1, SECOND.side)
         for n in np.flatnonzero(groups.mended >= 0):
             before, after = (verify.read(groups.pixels[k]) for k in (n, groups.mended[n]))
             for item in before.items:
@@ -71,7 +71,7 @@ def test_what_is_kept_looks_the_same(lossless):
 
 
 def test_edits(lossless):
-    groups = cache_codes.build_edits(MODEL, None, 30, seed=2, chunk=16, known=True)
+    groups = building.of_edits(MODEL, None, 30, seed=2, chunk=16, known=True)
     agree = []
     for p, instruction in enumerate(groups.prompts):
         source = verify.read(groups.pixels[groups.source[p]])
@@ -86,7 +86,7 @@ def test_edits(lossless):
 
 def test_easy_edits(lossless):
     """Of two kinds, of pictures of two objects, without near misses."""
-    groups = cache_codes.build_edits(
+    groups = building.of_edits(
         *(MODEL, None, 20), seed=2, chunk=16, known=True, kinds=("remove", "recolor"), objects=2, near=0
     )
     assert (np.diff(groups.start) == 2).all() and groups.score.tolist() == [0, 1] * 20
@@ -100,7 +100,7 @@ def test_easy_edits(lossless):
 
 def test_void_edits_change_nothing(lossless):
     """What they ask for is of a shape that is not there; the right picture is the source, the other one is not."""
-    groups = cache_codes.build_void_edits(MODEL, None, 60, seed=2, chunk=16)
+    groups = building.of_voids(MODEL, None, 60, seed=2, chunk=16)
     assert groups.score.tolist() == [1, 0] * 60 and groups.source.tolist() == groups.start[:-1].tolist()
     kinds = set()
     for p, instruction in enumerate(groups.prompts):
@@ -119,7 +119,7 @@ def test_void_edits_change_nothing(lossless):
 
 
 def test_seeds(lossless):
-    first, again, other = (cache_codes.build_composed(MODEL, None, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
+    first, again, other = (building.of_prompts(MODEL, None, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
     assert list(first.prompts) == list(again.prompts) != list(other.prompts)
     for name in ("score", "mended", "start"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
@@ -137,7 +137,7 @@ def in_order(ask, reading):
 
 
 def test_draws_stand_in_the_order_of_their_names(lossless):
-    groups = cache_codes.build_draws(MODEL, None, 60, seed=3, chunk=32)
+    groups = building.of_draws(MODEL, None, 60, seed=3, chunk=32)
     assert (np.diff(groups.start) == 1).all() and (groups.score == 1).all()
     ordered = []
     for p, prompt in enumerate(groups.prompts):
@@ -150,7 +150,7 @@ def test_draws_stand_in_the_order_of_their_names(lossless):
 def test_what_is_mended_may_stand_in_that_order(lossless):
     """Where a few tries do it; without --ordered it is as often one way as the other."""
     for ordered in (True, False):
-        groups = cache_codes.build_composed(MODEL, None, 60, seed=3, chunk=32, ordered=ordered)
+        groups = building.of_prompts(MODEL, None, 60, seed=3, chunk=32, ordered=ordered)
         owner = np.repeat(np.arange(len(groups)), np.diff(groups.start))
         mended = set(groups.mended[groups.mended >= 0].tolist())
         found = {True: [], False: []}
@@ -166,8 +166,8 @@ def test_what_is_mended_may_stand_in_that_order(lossless):
 
 
 def test_drawing_is_learnt_from_draws(lossless):
-    groups = cache_codes.build_composed(MODEL, None, 8, seed=1, chunk=8)
-    draws = cache_codes.build_draws(MODEL, None, 8, seed=3, chunk=8)
+    groups = building.of_prompts(MODEL, None, 8, seed=1, chunk=8)
+    draws = building.of_draws(MODEL, None, 8, seed=3, chunk=8)
     maker = mixture.RowMaker(groups, grammar(), drop=0.0, draws=draws)
 
     def codes(task, earlier):

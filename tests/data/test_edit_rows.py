@@ -9,9 +9,9 @@ from commands import MICRO, refused
 from ml_collections import ConfigDict
 from tiny import MODEL, SEES, I, codes, grammar, params, picture, processor
 
-from janus_jax import cache_codes, cli, label_drawings, train_sft
+from janus_jax import cli, label_drawings, train_sft
 from janus_jax.checkpoints import loading
-from janus_jax.data import cache, mixture
+from janus_jax.data import building, cache, mixture
 from janus_jax.errors import UserError
 from janus_jax.parallel import sharding
 from janus_jax.sequences.batch import CODE, EDIT, GROUPS, REASON, TEXT, VERDICT
@@ -223,7 +223,7 @@ def test_caches_that_do_not_go_together():
 def cached(world):
     """A cache of edits of the embedded world, by its tokenizer."""
     path = world[0].parent / "edits.npz"
-    cache.save(path, cache_codes.build_edits(*loading.load_vq(world[0]), count=24, chunk=12))
+    cache.save(path, building.of_edits(*loading.load_vq(world[0]), count=24, chunk=12))
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from janus_jax.cache_codes import mix_codes
+from janus_jax.data.building import mix_codes
 from janus_jax.sequences import tokens
 from janus_jax.shapes import reasons, render, scene, text, verify
 from janus_jax.shapes.scene import Ask, Item, Noun, Scene
