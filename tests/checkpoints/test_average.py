@@ -4,11 +4,14 @@ import jax
 import numpy as np
 import pytest
 from commands import refused
+from published_folders import POOL, USED, folder_of, tensors_of, weights_of
+from safetensors.numpy import save_file
 from tiny import MODEL, OTHER, params, processor
 
 import janus_jax
 from janus_jax import convert
 from janus_jax.checkpoints import loading
+from janus_jax.checkpoints.tensor_names import ORIGINAL
 from janus_jax.shapes.world import SHIPPED
 
 
@@ -45,6 +48,21 @@ def test_what_differs_is_not_averaged(tmp_path):
     assert "choose another --dst" in refused(convert.main, "--src", first, "--average", foreign, "--dst", foreign)
     assert not (tmp_path / "mean").exists()
     np.testing.assert_array_equal(loading.load(foreign)[1]["llama"]["lm_head"], params(0)["llama"]["lm_head"])
+
+
+def test_files_of_weights_alone(tmp_path):
+    """Lent the configuration of --base, each of them; a folder beside them needs none."""
+    tensors = [tensors_of(ORIGINAL, seed=seed) for seed in range(3)]
+    base, folder = (folder_of(tmp_path / name, "original", tensors[n]) for n, name in ((0, "base"), (2, "folder")))
+    for n in (0, 1):
+        save_file(tensors[n], tmp_path / f"{n}.safetensors", {"format": "pt"})
+    first, second = tmp_path / "0.safetensors", tmp_path / "1.safetensors"
+    flags = ["--src", first, "--average", second, folder, "--dst", tmp_path / "mean"]
+    assert "--base" in refused(convert.main, *flags)
+    convert.main([*map(str, flags), "--to", "original", "--base", str(base)])
+    found = weights_of(tmp_path / "mean")
+    for name in tensors[0].keys() - {POOL, USED}:  # what the model does not use is the first's
+        np.testing.assert_allclose(found[name], sum(each[name] for each in tensors) / 3, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("flags", [["--average"], ["--average", "nowhere"]])
