@@ -26,9 +26,9 @@ from pathlib import Path
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
 from janus_jax.data import building, cache
-from janus_jax.data.building import NEAR
 from janus_jax.data.shapes_dataset import Shapes
 from janus_jax.errors import UserError
+from janus_jax.models import codec
 from janus_jax.shapes import edit, verify
 from janus_jax.shapes.world import SHIPPED, World
 
@@ -55,7 +55,7 @@ def _check(args) -> None:
             raise UserError(f"--{name} is {getattr(args, name)}: it must be at least 0")
     if args.draws and (args.composed or args.task == "edit"):
         raise UserError("--draws is a cache of its own: leave --composed and --task edit away")
-    chosen = args.kinds or args.objects is not None or args.near != NEAR
+    chosen = args.kinds or args.objects is not None or args.near != building.NEAR
     if args.void and (args.task != "edit" or args.composed or args.edits is not None or chosen):
         raise UserError("--void is a cache of its own, of edits: give --task edit, and nothing else of edits")
     if args.ordered and (args.task == "edit" or not args.composed):
@@ -87,7 +87,7 @@ def main(argv):
         "--tokenizer",
         required=True,
         type=Path,
-        help="a workdir of train_vq, its model folder, or a model, whose tokenizer is taken",
+        help="a workdir of train_vq, or a model of our own format, whose picture tokenizer is taken",
     )
     parser.add_argument("--task", default="draw", choices=("draw", "edit"), help="what the pictures are for")
     parser.add_argument(
@@ -105,7 +105,9 @@ def main(argv):
     parser.add_argument(
         "--objects", type=int, help=f"of the pictures that are edited (default: as it comes, 1 to {edit.MOST})"
     )
-    parser.add_argument("--near", type=int, default=NEAR, help=f"wrong pictures of each edit (default: {NEAR})")
+    parser.add_argument(
+        "--near", type=int, default=building.NEAR, help=f"wrong pictures of each edit (default: {building.NEAR})"
+    )
     parser.add_argument(
         "--void",
         type=int,
@@ -137,19 +139,21 @@ def main(argv):
     cli.writable(args.out)
     vq, params = loading.load_vq(args.tokenizer)
     world = loading.world_of(args.tokenizer)
+    encode, decode = codec.in_groups(vq, params)
+    side = vq.cfg.image_size
     if args.void:
-        groups = building.of_voids(vq, params, args.void, args.seed, world=world)
+        groups = building.of_voids(encode, decode, side, args.void, args.seed, world=world)
     elif args.task == "edit":
         count, known = args.composed or args.edits or EDITS, args.composed > 0
         of = {"kinds": args.kinds or edit.KINDS, "objects": args.objects, "near": args.near}
-        groups = building.of_edits(vq, params, count, args.seed, world=world, known=known, **of)
+        groups = building.of_edits(encode, decode, side, count, args.seed, world=world, known=known, **of)
     elif args.draws:
-        groups = building.of_draws(vq, params, args.draws, args.seed, world=world)
+        groups = building.of_draws(encode, side, args.draws, args.seed, world=world)
     elif args.composed:
-        groups = building.of_prompts(vq, params, args.composed, args.seed, world=world, ordered=args.ordered)
+        groups = building.of_prompts(encode, decode, side, args.composed, args.seed, world=world, ordered=args.ordered)
     else:
         source = data_set(args.data_dir, world).as_data_source(args.split or "train")
-        groups = building.of_data_set(vq, params, source, args.seed, world=world)
+        groups = building.of_data_set(encode, decode, source, args.seed, world=world)
     cache.save(args.out, groups)
     right = groups.score >= verify.RIGHT
     print(f"{len(groups)} prompts, {len(right)} pictures, {right.mean():.3f} of them right")

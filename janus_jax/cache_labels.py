@@ -28,9 +28,9 @@ from PIL import Image
 from janus_jax import cli, rules
 from janus_jax.checkpoints import loading
 from janus_jax.data import cache, caption_file, edit_file, label_file, records
-from janus_jax.data.codec import decode, encode
 from janus_jax.data.unfinished import Unfinished
 from janus_jax.errors import UserError
+from janus_jax.models.codec import decode, encode
 from janus_jax.models.vq import VQ
 from janus_jax.sequences import images, tokens
 

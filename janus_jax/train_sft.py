@@ -140,8 +140,9 @@ def next_commands(config, workdir, prompts, source) -> list[str]:
     """What to do with the model. prompts: that it was taught; source: of each its source picture where it is an
     instruction, or -1, i64[P]."""
     tasks = {task for _, kinds in config.buckets for task, *_ in kinds}
-    edits = not tasks & {"draw", "redraw"} and "edit" in tasks
-    prompt = str(prompts[np.argmax((np.asarray(source) >= 0) == edits)])
+    of_edits = np.asarray(source) >= 0  # all of them where config.draws alone has prompts
+    edits = "edit" in tasks and (not tasks & {"draw", "redraw"} or bool(of_edits.all()))
+    prompt = str(prompts[np.argmax(of_edits == edits)])
     asked = f"--image FILE --instruction {shlex.quote(prompt)}" if edits else f"--prompt {shlex.quote(prompt)}"
     drawn = f"{'edit' if edits else 'generate'} --checkpoint {workdir} {asked} --out {workdir / 'drawn'}"
     if not tasks & {"judge", "judge_edit"}:  # stage 2 needs a judge's words

@@ -38,6 +38,7 @@ def micro_world(folder):
     # the package is imported by those who need it: some tests say what importing it costs
     from janus_jax.checkpoints import loading, model_folder
     from janus_jax.data import building, cache, shapes_dataset
+    from janus_jax.models import codec
     from janus_jax.shapes import text
 
     model, params, _ = loading.load("shapes-sft")
@@ -48,5 +49,5 @@ def micro_world(folder):
     for _, example in shapes_dataset.examples([text.train_prompt(rng) for _ in range(24)], 1):
         pictures = np.stack([np.asarray(Image.open(io.BytesIO(p["image"]))) for p in example["pictures"]])
         source.append({"prompt": example["prompt"].encode(), "pictures": {"image": pictures}})
-    cache.save(folder / "cache.npz", building.of_data_set(*loading.load_vq(folder / "vq"), source))
+    cache.save(folder / "cache.npz", building.of_data_set(*codec.in_groups(*loading.load_vq(folder / "vq")), source))
     return folder / "vq", folder / "cache.npz"

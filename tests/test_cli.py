@@ -185,6 +185,9 @@ def test_a_finished_training_says_what_to_run_next(capsys, tmp_path):
     drawn = ConfigDict({"preset": "1b", "buckets": ((60, (("draw", 0, 4),)),)})
     said = train_sft.next_commands(drawn, tmp_path / "sft", ["a cup"], [-1])
     assert [line.split()[0] for line in said] == ["generate"]  # it was taught no judging
+    lesson = ConfigDict({"preset": "shapes", "buckets": ((62, (("draw", 0, 8),)), (126, (("edit", 0, 9),)))})
+    (line,) = train_sft.next_commands(lesson, tmp_path / "sft", ["make it red"], [0])  # config.draws has the prompts
+    assert line.split()[0] == "edit" and "--instruction 'make it red'" in line
     for config in (world, real, edited):
         said += train_sft.next_commands(config, tmp_path / "sft", ["make it red", 'it\'s a "circle"'], [0, -1])
         said += train_rl.next_commands(config, tmp_path / "rl")

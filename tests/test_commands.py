@@ -315,12 +315,6 @@ def test_exit_status_and_one_line(tmp_path):
     assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: ")
 
 
-def test_a_tokenizer_is_no_model(tmp_path):
-    assert "picture tokenizer" in refused(
-        cache_codes.main, "--tokenizer", "shapes-sft", "--data-dir", tmp_path, "--out", tmp_path / "c.npz"
-    )
-
-
 def test_the_data_set_needs_a_place(tmp_path):
     flags = ("--tokenizer", tmp_path, "--out", tmp_path / "c.npz")
     assert "give --data-dir, --composed N, --draws N, or --task edit" in refused(cache_codes.main, *flags)

@@ -192,8 +192,8 @@ def load(path, dtype=jnp.float32, mesh=None, base=None, part: str = ""):
 
 
 def load_vq(path):
-    """Loads a tokenizer trained by train_vq, or that of a whole model: (VQ module, its params in f32). Raises UserError
-    as `load` does."""
+    """Loads a tokenizer trained by train_vq, or that of a whole model of our own format: (VQ module, its params in
+    f32). Raises UserError as `load` does."""
     folder = find(path)
     config = model_folder.read_config(folder)
     if config.get("kind") == "janus":

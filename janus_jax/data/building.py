@@ -1,7 +1,8 @@
 """Caches of the embedded world, a chunk of prompts or edits at a time: of its data set, of fresh prompts, of right
 pictures alone, of edits, and of edits that change nothing.
 
-In each function vq and params are the picture tokenizer and its parameters, and the result is its groups (cache.py).
+encode(pictures u8[P, K, side, side, 3]) -> codes i32[P, K, I] and decode(codes) -> such pictures are those of a picture
+tokenizer (models/codec.in_groups). The same seed gives the same groups.
 """
 
 import dataclasses
@@ -11,8 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from janus_jax.data import cache, composed, labels, mended
-from janus_jax.data.codec import codec
-from janus_jax.models.vq import VQ
 from janus_jax.shapes import edit, edit_pairs, verify
 from janus_jax.shapes.world import SHIPPED, World
 
@@ -44,9 +43,9 @@ def with_mixed(rng, codes):
     return np.concatenate([codes, mixed], axis=1)
 
 
-def of_data_set(vq: VQ, params, source, seed: int = 0, chunk: int = 64, world: World = SHIPPED):
+def of_data_set(encode, decode, source, seed: int = 0, chunk: int = 64, world: World = SHIPPED) -> cache.Groups:
     """Groups of a `shapes` data source, `chunk` prompts at a time."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(vq, params), []
+    rng, parts = np.random.default_rng(seed), []
 
     def reproduce(pictures):
         codes = encode(pictures[None])
@@ -64,24 +63,29 @@ def of_data_set(vq: VQ, params, source, seed: int = 0, chunk: int = 64, world: W
 
 
 def of_prompts(
-    vq: VQ, params, count: int, seed: int = 0, chunk: int = 64, world: World = SHIPPED, ordered: bool = False
-):
+    encode,
+    decode,
+    side: int,
+    count: int,
+    seed: int = 0,
+    chunk: int = 64,
+    world: World = SHIPPED,
+    ordered: bool = False,
+) -> cache.Groups:
     """Groups of `count` fresh prompts with right and wrong pictures, labelled by their scenes; `chunk` at a time.
     ordered: see composed.scenes."""
-    encode, decode = codec(vq, params)
 
     def part(rng, prompts):
-        return composed.judged(rng, prompts, encode, decode, chunk, vq.cfg.image_size, world, ordered)
+        return composed.judged(rng, prompts, encode, decode, chunk, side, world, ordered)
 
     return _of_fresh_prompts(part, count, seed, chunk, world)
 
 
-def of_draws(vq: VQ, params, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED):
+def of_draws(encode, side: int, count: int, seed: int = 0, chunk: int = 256, world: World = SHIPPED) -> cache.Groups:
     """Groups of `count` fresh prompts with one right picture each, see composed.draws; `chunk` at a time."""
-    encode, _ = codec(vq, params)
 
     def part(rng, prompts):
-        return composed.draws(rng, prompts, encode, chunk, vq.cfg.image_size, world)
+        return composed.draws(rng, prompts, encode, chunk, side, world)
 
     return _of_fresh_prompts(part, count, seed, chunk, world)
 
@@ -94,8 +98,9 @@ def _of_fresh_prompts(part, count, seed, chunk, world):
 
 
 def of_edits(
-    vq: VQ,
-    params,
+    encode,
+    decode,
+    side: int,
     count: int,
     seed: int = 0,
     chunk: int = 64,
@@ -104,12 +109,11 @@ def of_edits(
     kinds: Sequence[str] = edit.KINDS,
     objects: int | None = None,
     near: int = NEAR,
-):
+) -> cache.Groups:
     """Groups of `count` random edits of some kinds, of pictures of so many objects (None = of any number), unless known
     less the few whose source does not survive its codes; `chunk` at a time. known: labelled by their scenes, and so
     without pictures of mixed codes. near: near misses of each."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(vq, params), []
-    side = vq.cfg.image_size
+    rng, parts = np.random.default_rng(seed), []
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
         drawn = [
             edit.random_edit(rng, str(rng.choice(kinds)), world=world, objects=objects)
@@ -135,10 +139,13 @@ def of_edits(
     return cache.join(parts)
 
 
-def of_voids(vq: VQ, params, count: int, seed: int = 0, chunk: int = 128, world: World = SHIPPED):
-    """Groups of `count` edits of shapes that their pictures do not show, see composed.voids; `chunk` at a time."""
-    rng, (encode, decode), parts = np.random.default_rng(seed), codec(vq, params), []
+def of_voids(
+    encode, decode, side: int, count: int, seed: int = 0, chunk: int = 128, world: World = SHIPPED
+) -> cache.Groups:
+    """Groups of `count` edits of shapes that their pictures do not show, see composed.voids; `chunk` at a time. Raises
+    ValueError for a world of one shape."""
+    rng, parts = np.random.default_rng(seed), []
     for begin in tqdm(range(0, count, chunk), desc="edits", unit=f"x{chunk}"):
         drawn = [edit_pairs.void_edit(rng, world) for _ in range(min(chunk, count - begin))]
-        parts.append(composed.voids(rng, drawn, encode, decode, chunk, vq.cfg.image_size, world))
+        parts.append(composed.voids(rng, drawn, encode, decode, chunk, side, world))
     return cache.join(parts)

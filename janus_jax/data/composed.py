@@ -132,8 +132,8 @@ def _without(rng, shape, void, world) -> Scene:
 
 
 def voids(rng, edits, encode, decode, room: int, side: int, world: World = SHIPPED) -> cache.Groups:
-    """Groups of edits of a shape that their pictures do not show (edit.void_edit): the source, which is what comes out,
-    and a near miss of it, which shows no such shape either. Arguments as of `judged`, K = 2."""
+    """Groups of edits of a shape that their pictures do not show (edit_pairs.void_edit): the source, which is what
+    comes out, and a near miss of it, which shows no such shape either. Arguments as of `judged`, K = 2."""
     pictures, shown, said = np.zeros((room, 2, side, side, 3), np.uint8), [], []
     for p, void in enumerate(edits):
         there = {item.shape for item in void.source.items}

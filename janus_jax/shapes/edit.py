@@ -141,7 +141,8 @@ def _draw_edit(rng, kind, world, objects):
 
 
 def instruct(rng, kind, nouns, items, color, where):
-    """One wording; a colour is named where the shape alone would not tell which object is meant, and now and then."""
+    """One wording of an edit of a kind of KINDS; nouns, color, where: as in Edit, items: those of the source
+    picture. A colour is named where the shape alone would not tell which object is meant, and now and then."""
 
     def the(noun):
         alone = sum(item.shape == noun.shape for item in items) <= 1

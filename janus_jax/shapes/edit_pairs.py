@@ -1,4 +1,4 @@
-"""Pictures around edits: wrong ones for training, and the edits that are held out for evaluation."""
+"""Pictures around edits: wrong ones for training, edits of what is not there, and those held out for evaluation."""
 
 import dataclasses
 import math

@@ -52,8 +52,9 @@ def test_what_differs_is_not_averaged(tmp_path):
 
 def test_files_of_weights_alone(tmp_path):
     """Lent the configuration of --base, each of them; a folder beside them needs none."""
-    tensors = [tensors_of(ORIGINAL, seed=seed) for seed in range(3)]
-    base, folder = (folder_of(tmp_path / name, "original", tensors[n]) for n, name in ((0, "base"), (2, "folder")))
+    *tensors, other = (tensors_of(ORIGINAL, seed=seed) for seed in range(4))
+    base = folder_of(tmp_path / "base", "original", other)
+    folder = folder_of(tmp_path / "folder", "original", tensors[2])
     for n in (0, 1):
         save_file(tensors[n], tmp_path / f"{n}.safetensors", {"format": "pt"})
     first, second = tmp_path / "0.safetensors", tmp_path / "1.safetensors"

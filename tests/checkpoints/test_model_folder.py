@@ -221,7 +221,7 @@ def test_a_part_is_read_alone(tmp_path):
         loading.load(folder)
 
 
-def test_what_is_no_checkpoint(tmp_path, workdir):
+def test_what_is_no_checkpoint(tmp_path):
     with refused("no checkpoint at .*nowhere: give a model folder, a finished workdir"):
         loading.load(tmp_path / "nowhere")
     (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)

@@ -1,7 +1,5 @@
 """Fresh prompts and edits whose labels are those of their scenes: what the verifier would have read."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from tiny import grammar
@@ -12,12 +10,11 @@ from janus_jax.sequences.batch import CODE
 from janus_jax.shapes import edit, mend, scene, text, verify
 from janus_jax.shapes.world import SECOND
 
-MODEL = SimpleNamespace(cfg=SimpleNamespace(image_size=SECOND.side))
-
 
 @pytest.fixture
-def lossless(monkeypatch):
-    """A tokenizer that loses nothing: its codes are the numbers of the pictures that it was given."""
+def lossless():
+    """The (encode, decode) of a tokenizer that loses nothing: its codes are the numbers of the pictures that it was
+    given."""
     seen = []
 
     def encode(pictures):
@@ -26,19 +23,18 @@ def lossless(monkeypatch):
         seen.extend(flat)
         return np.arange(first, len(seen)).reshape(*pictures.shape[:2], 1).repeat(4, axis=2)
 
-    monkeypatch.setattr(building, "codec", lambda *_: (encode, lambda codes: np.stack(seen)[codes[..., 0]]))
-    return seen
+    return encode, lambda codes: np.stack(seen)[codes[..., 0]]
 
 
 def test_fresh_prompts(lossless):
-    groups = building.of_prompts(MODEL, None, 40, seed=1, chunk=16)
+    groups = building.of_prompts(*lossless, SECOND.side, 40, seed=1, chunk=16)
     assert len(groups) == 40 and len(set(groups.prompts)) > 35
     agree = []
     for p, prompt in enumerate(groups.prompts):
         ask = text.parse(prompt)
         assert text.split_of(prompt) == "train"
         for n in groups.pictures(p):
-            np.testing.assert_array_equal(groups.pixels[n], lossless[groups.codes[n, 0]])
+            np.testing.assert_array_equal(groups.pixels[n], lossless[1](groups.codes[n]))
             reading = verify.read(groups.pixels[n])
             assert not text.shows_held_out(reading)
             agree.append(groups.score[n] == pytest.approx(verify.score(ask, reading)))
@@ -57,7 +53,7 @@ def test_what_is_kept_looks_the_same(lossless):
     rng, pairs = np.random.default_rng(0), 0
     for _ in range(30):
         prompt = composed.fresh_prompt(rng)
-        groups = composed.judged(rng, [prompt], *building.codec(None, None), 1, SECOND.side)
+        groups = composed.judged(rng, [prompt], *lossless, 1, SECOND.side)
         for n in np.flatnonzero(groups.mended >= 0):
             before, after = (verify.read(groups.pixels[k]) for k in (n, groups.mended[n]))
             for item in before.items:
@@ -71,7 +67,7 @@ def test_what_is_kept_looks_the_same(lossless):
 
 
 def test_edits(lossless):
-    groups = building.of_edits(MODEL, None, 30, seed=2, chunk=16, known=True)
+    groups = building.of_edits(*lossless, SECOND.side, 30, seed=2, chunk=16, known=True)
     agree = []
     for p, instruction in enumerate(groups.prompts):
         source = verify.read(groups.pixels[groups.source[p]])
@@ -87,7 +83,7 @@ def test_edits(lossless):
 def test_easy_edits(lossless):
     """Of two kinds, of pictures of two objects, without near misses."""
     groups = building.of_edits(
-        *(MODEL, None, 20), seed=2, chunk=16, known=True, kinds=("remove", "recolor"), objects=2, near=0
+        *(*lossless, SECOND.side, 20), seed=2, chunk=16, known=True, kinds=("remove", "recolor"), objects=2, near=0
     )
     assert (np.diff(groups.start) == 2).all() and groups.score.tolist() == [0, 1] * 20
     found = set()
@@ -100,7 +96,7 @@ def test_easy_edits(lossless):
 
 def test_void_edits_change_nothing(lossless):
     """What they ask for is of a shape that is not there; the right picture is the source, the other one is not."""
-    groups = building.of_voids(MODEL, None, 60, seed=2, chunk=16)
+    groups = building.of_voids(*lossless, SECOND.side, 60, seed=2, chunk=16)
     assert groups.score.tolist() == [1, 0] * 60 and groups.source.tolist() == groups.start[:-1].tolist()
     kinds = set()
     for p, instruction in enumerate(groups.prompts):
@@ -119,7 +115,7 @@ def test_void_edits_change_nothing(lossless):
 
 
 def test_seeds(lossless):
-    first, again, other = (building.of_prompts(MODEL, None, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
+    first, again, other = (building.of_prompts(*lossless, SECOND.side, 6, seed=seed, chunk=6) for seed in (1, 1, 2))
     assert list(first.prompts) == list(again.prompts) != list(other.prompts)
     for name in ("score", "mended", "start"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
@@ -137,7 +133,7 @@ def in_order(ask, reading):
 
 
 def test_draws_stand_in_the_order_of_their_names(lossless):
-    groups = building.of_draws(MODEL, None, 60, seed=3, chunk=32)
+    groups = building.of_draws(lossless[0], SECOND.side, 60, seed=3, chunk=32)
     assert (np.diff(groups.start) == 1).all() and (groups.score == 1).all()
     ordered = []
     for p, prompt in enumerate(groups.prompts):
@@ -150,7 +146,7 @@ def test_draws_stand_in_the_order_of_their_names(lossless):
 def test_what_is_mended_may_stand_in_that_order(lossless):
     """Where a few tries do it; without --ordered it is as often one way as the other."""
     for ordered in (True, False):
-        groups = building.of_prompts(MODEL, None, 60, seed=3, chunk=32, ordered=ordered)
+        groups = building.of_prompts(*lossless, SECOND.side, 60, seed=3, chunk=32, ordered=ordered)
         owner = np.repeat(np.arange(len(groups)), np.diff(groups.start))
         mended = set(groups.mended[groups.mended >= 0].tolist())
         found = {True: [], False: []}
@@ -166,8 +162,8 @@ def test_what_is_mended_may_stand_in_that_order(lossless):
 
 
 def test_drawing_is_learnt_from_draws(lossless):
-    groups = building.of_prompts(MODEL, None, 8, seed=1, chunk=8)
-    draws = building.of_draws(MODEL, None, 8, seed=3, chunk=8)
+    groups = building.of_prompts(*lossless, SECOND.side, 8, seed=1, chunk=8)
+    draws = building.of_draws(lossless[0], SECOND.side, 8, seed=3, chunk=8)
     maker = mixture.RowMaker(groups, grammar(), drop=0.0, draws=draws)
 
     def codes(task, earlier):
@@ -178,12 +174,20 @@ def test_drawing_is_learnt_from_draws(lossless):
     assert not codes("redraw", 1) & set(draws.codes[:, 0])
 
 
+def test_a_model_lends_its_tokenizer(world, tmp_path):
+    """`world` has that of shapes-sft."""
+    for tokenizer, out in (("shapes-sft", "a.npz"), (world[0], "b.npz")):
+        cache_codes.main([*map(str, ("--tokenizer", tokenizer, "--draws", 3, "--out", tmp_path / out))])
+    np.testing.assert_array_equal(*(cache.load(tmp_path / out).codes for out in ("a.npz", "b.npz")))
+
+
 @pytest.mark.parametrize(
     "asked",
     [
         ("--draws", 3),
         ("--composed", 3, "--ordered"),
         ("--task", "edit", "--composed", 3, "--kinds", "add", "--near", 0),
+        ("--task", "edit", "--void", 3),
     ],
 )
 def test_the_command_passes_its_flags_on(asked, world, tmp_path):
@@ -199,3 +203,31 @@ def test_the_command_passes_its_flags_on(asked, world, tmp_path):
     if "--kinds" in asked:
         assert all("add" in p or "put" in p or "draw" in p or "place" in p for p in first.prompts)
         assert np.diff(first.start).tolist() == [2, 2, 2]
+
+
+def test_mixed_codes():
+    """Each code stays in its place and comes from one of two pictures: a cut in reading order, or a block."""
+    codes = np.arange(4)[:, None] * 100 + np.arange(36)
+    before, kinds = codes.copy(), set()
+    for seed in range(300):
+        mixed = building.mix_codes(np.random.default_rng(seed), codes)
+        np.testing.assert_array_equal(mixed % 100, np.arange(36))
+        origin = mixed // 100
+        first, second = (origin[0], origin[-1]) if origin[0] != origin[-1] else (origin[0], None)
+        if second is None:  # a block in the middle, or none at all: it may not touch both ends
+            others = set(origin) - {first}
+            assert len(others) == 1
+            second = others.pop()
+        taken = (origin == second).reshape(6, 6)
+        rows, columns = np.flatnonzero(taken.any(1)), np.flatnonzero(taken.any(0))
+        block = taken[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        cut = np.flatnonzero(taken.ravel())[0]
+        if taken.ravel()[cut:].all() and 6 <= cut < 30:
+            kinds.add("cut")
+        else:
+            small = min(taken.sum(), 36 - taken.sum())
+            assert small <= 9
+            assert block.all() or (origin == first).reshape(6, 6).sum() == small  # the block may be the first corner
+            kinds.add("block")
+    assert kinds == {"cut", "block"}
+    np.testing.assert_array_equal(codes, before)

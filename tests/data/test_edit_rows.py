@@ -13,6 +13,7 @@ from janus_jax import cli, label_drawings, train_sft
 from janus_jax.checkpoints import loading
 from janus_jax.data import building, cache, mixture
 from janus_jax.errors import UserError
+from janus_jax.models import codec
 from janus_jax.parallel import sharding
 from janus_jax.sequences.batch import CODE, EDIT, GROUPS, REASON, TEXT, VERDICT
 from janus_jax.sequences.request import Request
@@ -222,8 +223,8 @@ def test_caches_that_do_not_go_together():
 @pytest.fixture(scope="module")
 def cached(world):
     """A cache of edits of the embedded world, by its tokenizer."""
-    path = world[0].parent / "edits.npz"
-    cache.save(path, building.of_edits(*loading.load_vq(world[0]), count=24, chunk=12))
+    path, (vq, params) = world[0].parent / "edits.npz", loading.load_vq(world[0])
+    cache.save(path, building.of_edits(*codec.in_groups(vq, params), vq.cfg.image_size, count=24, chunk=12))
     return path
 
 

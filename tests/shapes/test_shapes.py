@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from janus_jax.data.building import mix_codes
 from janus_jax.sequences import tokens
 from janus_jax.shapes import reasons, render, scene, text, verify
 from janus_jax.shapes.scene import Ask, Item, Noun, Scene
@@ -608,34 +607,6 @@ def test_data_set(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert run.returncode == 0, run.stderr[-2000:]
     assert list(tmp_path.rglob("*.array_record*"))
-
-
-def test_mixed_codes():
-    """Each code stays in its place and comes from one of two pictures: a cut in reading order, or a block."""
-    codes = np.arange(4)[:, None] * 100 + np.arange(36)
-    before, kinds = codes.copy(), set()
-    for seed in range(300):
-        mixed = mix_codes(np.random.default_rng(seed), codes)
-        np.testing.assert_array_equal(mixed % 100, np.arange(36))
-        origin = mixed // 100
-        first, second = (origin[0], origin[-1]) if origin[0] != origin[-1] else (origin[0], None)
-        if second is None:  # a block in the middle, or none at all: it may not touch both ends
-            others = set(origin) - {first}
-            assert len(others) == 1
-            second = others.pop()
-        taken = (origin == second).reshape(6, 6)
-        rows, columns = np.flatnonzero(taken.any(1)), np.flatnonzero(taken.any(0))
-        block = taken[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cut = np.flatnonzero(taken.ravel())[0]
-        if taken.ravel()[cut:].all() and 6 <= cut < 30:
-            kinds.add("cut")
-        else:
-            small = min(taken.sum(), 36 - taken.sum())
-            assert small <= 9
-            assert block.all() or (origin == first).reshape(6, 6).sum() == small  # the block may be the first corner
-            kinds.add("block")
-    assert kinds == {"cut", "block"}
-    np.testing.assert_array_equal(codes, before)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ def decode(vq: VQ, params, codes):
     return vq.apply({"params": params}, codes, method="decode_codes")
 
 
-def codec(vq: VQ, params):
-    """encode(pictures u8[P,K,h,w,3]) -> codes i32[P,K,I], and decode(codes) -> such pictures, both as numpy."""
+def in_groups(vq: VQ, params):
+    """The same two for K pictures of each of P prompts: encode(pictures u8[P,K,h,w,3]) -> codes i32[P,K,I], and
+    decode(codes) -> such pictures, both as numpy."""
 
     def encode_all(pictures):
         flat = pictures.reshape(-1, *pictures.shape[2:]) / np.float32(127.5) - 1
