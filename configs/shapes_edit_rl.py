@@ -49,7 +49,7 @@ def get_config():
     config.failures = ()  # evaluations: categories are asked for as often as they fail there; () = equally often
     config.prompt_tokens = 40  # of the longest prompt or instruction
     config.cfg_weight = 1.0  # as stage 1 says
-    config.temperature = 0.7
+    config.temperature = 0.5
     config.image_top_k = 0  # 0 = all
     config.text_top_k = 0  # 0 = all
     config.max_reason_tokens = 20

@@ -47,7 +47,7 @@ def get_config():
     config.failures = ()  # evaluations: categories are asked for as often as they fail there; () = equally often
     config.prompt_tokens = 30  # of the longest prompt
     config.cfg_weight = 1.0  # as stage 1 says
-    config.temperature = 0.7
+    config.temperature = 0.5
     config.image_top_k = 0  # 0 = all
     config.text_top_k = 0  # 0 = all
     config.max_reason_tokens = 20

@@ -19,7 +19,7 @@ def get_config():
     config.preset = "shapes"
     config.model = ConfigDict()  # entries that replace the preset's, as in --config.model.llama.layers=2
     config.init = "runs/base"  # an own checkpoint to go on from; empty: fresh parameters around config.vq
-    config.vq = "runs/vq/model"  # not looked at where there is an init
+    config.vq = "runs/vq/model"  # a picture tokenizer, or a model with one; not looked at where there is an init
     config.cache = "runs/drawn.npz"  # labelled pictures and their codes
     config.edits = "runs/edits.npz"  # the same of edits, which buckets may ask for; several: with commas
     config.draws = ""  # right pictures that `draw` learns from, in place of config.cache
@@ -44,7 +44,7 @@ def get_config():
     config.judged_right = 0.8  # the least score of a picture that is judged Yes
     # what commands will draw with
     config.cfg_weight = 1.0  # guidance; so small a model does better without
-    config.temperature = 0.7  # a code drawn wrong spoils a picture
+    config.temperature = 0.5  # a code drawn wrong spoils a picture
     config.steps = 2200
     config.decay_steps = 0  # of the cosine; 0 = steps
     config.optimizer = "muon"  # or "adamw"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From nothing to the tables of docs/results.md: tokenizer, base model, SFT in several parts, with drawings of the model
 # and fresh pictures in between, RL (three seeds, drawing and editing), evaluation.
-#   launch/train_shapes.sh      everything goes to runs/. Over seven hours on two CPU cores: its commands were run one by
-#                               one, on four days, beside other work; not yet in one go
+#   launch/train_shapes.sh      everything goes to runs/. Over five hours on two CPU cores: its commands were run one by
+#                               one, on three days, beside other work; not yet in one go
 # Every command resumes by itself: started again, the script goes on where it was. What is chosen is chosen on validation
 # prompts; the test prompts are asked for at the end alone.
 set -euo pipefail
@@ -145,88 +145,71 @@ run train_sft --config configs/shapes_sft.py --workdir runs/sft5 --config.init=r
 (190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
 
 # 7. Edits, and their judge. Which object an instruction means is learnt as the judge was, easy ones first: of all edits
-# at once the model removes any object, and recolours any. Then all tasks again, with drawings of sft5, and edits of what
-# is not there: where it always is, what is meant can be told by contrast, and of two shapes that training never shows
-# together that says nothing.
+# at once the model removes any object, and recolours any.
 fresh ordered1.npz --composed 8000 --ordered --seed 7
 fresh ordered2.npz --composed 8000 --ordered --seed 8
 fresh easy_edits.npz --task edit --composed 4100 --kinds remove recolor --objects 2 --seed 9
 fresh composed_edits2.npz --task edit --composed 40000 --near 0 --seed 6
-fresh void_edits.npz --task edit --void 20000 --seed 10
-guidance=1.5 # what the models say of themselves until it is chosen below
-lesson() { # NAME INIT CACHES EDITS STEPS DECAY RATE SCRAMBLED SHARES BUCKETS FLAGS...
+lesson() { # NAME INIT CACHES EDITS STEPS DECAY SCRAMBLED SHARES BUCKETS
   run train_sft --config configs/shapes_sft.py --workdir "runs/$1" --config.init="runs/$2" --config.cache="$3" \
-    --config.edits="$4" --config.draws=runs/draws.npz --config.cfg_weight="$guidance" \
-    --config.steps="$5" --config.decay_steps="$6" --config.learning_rate="$7" --config.scrambled="$8" \
-    --config.shares="$9" --config.buckets="${10}" "${@:11}"
+    --config.edits="runs/$4" --config.draws=runs/draws.npz --config.steps="$5" --config.decay_steps="$6" \
+    --config.learning_rate=1e-3 --config.scrambled="$7" --config.shares="$8" --config.buckets="$9"
 }
-lesson copy2 sft5 runs/composed2.npz runs/composed_edits.npz 600 2400 1e-3 0.5 "(8,0,12,0,30)" \
+lesson copy2 sft5 runs/composed2.npz composed_edits.npz 600 2400 0.5 "(8,0,12,0,30)" \
   "((62,(('draw',0,32),)),(126,(('edit',0,80),('redraw',1,32))))"
-lesson easy copy2 runs/ordered1.npz runs/easy_edits.npz 220 1500 1e-3 0 "(2,0,0,0,30)" \
+lesson easy copy2 runs/ordered1.npz easy_edits.npz 220 1500 0 "(2,0,0,0,30)" \
   "((62,(('draw',0,8),)),(126,(('edit',0,128),)))"
-lesson easy_judge easy runs/ordered1.npz runs/easy_edits.npz 260 1500 1e-3 0 "(1,20,0,0,10)" \
+lesson easy_judge easy runs/ordered1.npz easy_edits.npz 260 1500 0 "(1,20,0,0,10)" \
   "((62,(('draw',0,8),)),(84,(('judge',0,8),)),(126,(('edit',0,24),)),(142,(('judge_edit',0,72),)))"
-lesson all_edits easy_judge runs/ordered1.npz,runs/ordered2.npz runs/composed_edits.npz 350 2400 1e-3 0.25 \
-  "(4,14,6,0,24)" \
+lesson all_edits easy_judge runs/ordered1.npz,runs/ordered2.npz composed_edits.npz 350 2400 0.25 "(4,14,6,0,24)" \
   "((62,(('draw',0,16),)),(84,(('judge',0,8),)),(126,(('edit',0,72),('redraw',1,8))),(142,(('judge_edit',0,40),)))"
-drawings() { # OUT CHECKPOINT: labelled
-  [[ -f "runs/$1" ]] ||
-    run label_drawings --checkpoint "runs/$2" --cache runs/ordered2.npz --samples 1 --cfg 1 --out "runs/$1"
-}
-drawings drawn3.npz sft5
-EDITS=runs/composed_edits.npz,runs/composed_edits2.npz
-lesson sft6 all_edits "runs/drawn3.npz,runs/ordered1.npz,runs/composed1.npz" "$EDITS" 1800 0 8e-4 0.25 "(10,18,10,2,14)" \
-  "((62,(('draw',0,44),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
+
+# 8. All tasks again, with drawings of sft5.
+[[ -f runs/drawn3.npz ]] ||
+  run label_drawings --checkpoint runs/sft5 --cache runs/ordered2.npz --samples 1 --cfg 1 --out runs/drawn3.npz
+run train_sft --config configs/shapes_sft.py --workdir runs/sft6 --config.init=runs/all_edits \
+  --config.cache=runs/drawn3.npz,runs/ordered1.npz,runs/composed1.npz \
+  --config.edits=runs/composed_edits.npz,runs/composed_edits2.npz --config.draws=runs/draws.npz \
+  --config.mended=0.5 --config.scrambled=0.25 --config.steps=1800 --config.learning_rate=8e-4 \
+  --config.shares="(10,18,10,2,14)" \
+  --config.buckets="((62,(('draw',0,44),)),(84,(('judge',0,32),('describe',0,2),('answer',0,6))),\
 (126,(('redraw',1,20),('edit',0,36))),(142,(('judge',1,6),('judge_edit',0,20))),\
-(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))" --config.mended=0.5
-lesson sft7 sft6 "runs/drawn3.npz,runs/ordered1.npz" "$EDITS,runs/void_edits.npz" 520 0 7e-4 0.25 "(10,18,12,2,16)" \
-  "((62,(('draw',0,28),)),(84,(('judge',0,24),('describe',0,2),('answer',0,4))),\
+(190,(('redraw',2,4),('judge',2,2),('edit',1,2))))"
+
+# 9. The last mixture. Edits of what is not there, too: where it always is, what is meant can be told by contrast, and of
+# two shapes that training never shows together that says nothing. Redraws aim at any right picture. Then the guidance
+# weight and the temperature that are best on validation prompts, which the model is told, and where it fails with them.
+fresh void_edits.npz --task edit --void 20000 --seed 10
+STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft6
+  --config.cache="runs/drawn3.npz,runs/ordered1.npz"
+  --config.edits="runs/composed_edits.npz,runs/composed_edits2.npz,runs/void_edits.npz"
+  --config.draws=runs/draws.npz --config.mended=0 --config.scrambled=0.25
+  --config.steps=520 --config.learning_rate=7e-4 --config.shares="(10,18,12,2,16)"
+  --config.buckets="((62,(('draw',0,28),)),(84,(('judge',0,24),('describe',0,2),('answer',0,4))),\
 (126,(('redraw',1,24),('edit',0,52))),(142,(('judge',1,4),('judge_edit',0,18))),\
-(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))" --config.mended=0
-
-# 8. The same once more from sft5, shorter, with edits of what is not there from the first lesson on, and redraws that
-# aim at any right picture. It edits no better than sft7, but redraws and judges better.
-fresh few_voids.npz --task edit --void 400 --seed 11
-fresh voids2.npz --task edit --void 6000 --seed 10
-lesson easy2 sft5 "" runs/easy_edits.npz,runs/few_voids.npz 260 1500 1e-3 0.25 "(2,0,0,0,30)" \
-  "((62,(('draw',0,8),)),(126,(('edit',0,128),)))" --config.mended=0
-lesson easy_judge2 easy2 runs/ordered1.npz runs/easy_edits.npz,runs/few_voids.npz 160 1300 1e-3 0 "(1,20,0,0,10)" \
-  "((62,(('draw',0,8),)),(84,(('judge',0,8),)),(126,(('edit',0,24),)),(142,(('judge_edit',0,72),)))" \
-  --config.mended=0
-EDITS="$EDITS,runs/voids2.npz"
-lesson all_edits2 easy_judge2 runs/ordered1.npz,runs/ordered2.npz "$EDITS" 260 2400 1e-3 0.4 "(4,14,6,0,24)" \
-  "((62,(('draw',0,16),)),(84,(('judge',0,8),)),(126,(('edit',0,72),('redraw',1,8))),(142,(('judge_edit',0,40),)))" \
-  --config.mended=0
-drawings drawn4.npz all_edits2
-lesson sft8 all_edits2 "runs/drawn4.npz,runs/ordered1.npz" "$EDITS" 820 0 8e-4 0.4 "(10,20,10,2,16)" \
-  "((62,(('draw',0,24),)),(84,(('judge',0,28),('describe',0,2),('answer',0,6))),\
-(126,(('redraw',1,18),('edit',0,40))),(142,(('judge',1,4),('judge_edit',0,20))),\
-(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))" --config.mended=0
-
-# 9. The mean of the two draws, redraws and judges better than each, and edits worse, which some steps mend. Then the
-# guidance weight that is best on validation prompts, which the model is told, and where it fails with that.
-[[ -d runs/mean ]] || run convert --src runs/sft8 --average runs/sft7 --dst runs/mean --dtype float32
-STAGE1=(sft mean "runs/drawn4.npz,runs/ordered1.npz" "$EDITS" 340 0 8e-4 0.25 "(8,16,10,2,24)"
-  "((62,(('draw',0,16),)),(84,(('judge',0,20),('describe',0,2),('answer',0,6))),\
-(126,(('redraw',1,16),('edit',0,64))),(142,(('judge',1,2),('judge_edit',0,16))),\
-(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))" --config.mended=0)
-lesson "${STAGE1[@]}"
-validate() {
-  [[ -f "runs/validation_$1.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation --cfg "$1" \
-    --rounds 3 --samples 2 --prompts-per-category 50 --out "runs/validation_$1.json"
+(190,(('redraw',2,2),('judge',2,2),('edit',1,2))))")
+run train_sft "${STAGE1[@]}"
+validate() { # GUIDANCE TEMPERATURE
+  [[ -f "runs/validation_$1_$2.json" ]] || run evaluate --checkpoint runs/sft --suite shapes --split validation \
+    --cfg "$1" --temperature "$2" --rounds 3 --samples 2 --prompts-per-category 50 --out "runs/validation_$1_$2.json"
 }
-together validate 1.0 2.0
-together validate 1.5 3.0
-guidance="$("$PY" -c '
-import json
-final = {cfg: json.load(open(f"runs/validation_{cfg}.json"))["overall"]["final"] for cfg in ("1.0", "1.5", "2.0", "3.0")}
-print(max(final, key=final.get))')"
-lesson "${STAGE1[@]}" # has ended: the model is written anew
+best() { # SETTING..., each "GUIDANCE TEMPERATURE": the one with the most right pictures in the end
+  "$PY" -c '
+import json, sys
+final = {s: json.load(open("runs/validation_{}_{}.json".format(*s.split())))["overall"]["final"] for s in sys.argv[1:]}
+print(max(final, key=final.get))' "$@"
+}
+for guidance in 1.0 1.5 2.0 3.0; do validate "$guidance" 0.7; done
+read -r guidance _ < <(best "1.0 0.7" "1.5 0.7" "2.0 0.7" "3.0 0.7")
+for temperature in 0.3 0.5 1.0; do validate "$guidance" "$temperature"; done
+read -r _ temperature < <(best "$guidance 0.3" "$guidance 0.5" "$guidance 0.7" "$guidance 1.0")
+CHOSEN=(--config.cfg_weight="$guidance" --config.temperature="$temperature")
+run train_sft "${STAGE1[@]}" "${CHOSEN[@]}" # has ended: the model is written anew
 
 # 10. Stage 2, with more of what fails.
 stage2() {
-  run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" \
-    --config.cfg_weight="$guidance" --config.failures="('runs/validation_$guidance.json',)"
+  run train_rl --config configs/shapes_rl.py --workdir "runs/rl$1" --config.seed="$1" "${STAGE2[@]}" "${CHOSEN[@]}" \
+    --config.failures="('runs/validation_${guidance}_$temperature.json',)"
 }
 together stage2 0 1
 stage2 2

@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 from commands import refused
-from published_folders import POOL, USED, folder_of, tensors_of, weights_of
+from published_folders import folder_of, tensors_of, weights_of
 from safetensors.numpy import save_file
 from tiny import MODEL, OTHER, params, processor
 
 import janus_jax
 from janus_jax import convert
 from janus_jax.checkpoints import loading
-from janus_jax.checkpoints.tensor_names import ORIGINAL
+from janus_jax.checkpoints.tensor_names import HF
 from janus_jax.shapes.world import SHIPPED
 
 
@@ -52,17 +52,17 @@ def test_what_differs_is_not_averaged(tmp_path):
 
 def test_files_of_weights_alone(tmp_path):
     """Lent the configuration of --base, each of them; a folder beside them needs none."""
-    *tensors, other = (tensors_of(ORIGINAL, seed=seed) for seed in range(4))
-    base = folder_of(tmp_path / "base", "original", other)
-    folder = folder_of(tmp_path / "folder", "original", tensors[2])
+    *tensors, other = (tensors_of(HF, seed=seed) for seed in range(4))
+    base = folder_of(tmp_path / "base", "hf", other)
+    folder = folder_of(tmp_path / "folder", "hf", tensors[2])
     for n in (0, 1):
         save_file(tensors[n], tmp_path / f"{n}.safetensors", {"format": "pt"})
     first, second = tmp_path / "0.safetensors", tmp_path / "1.safetensors"
     flags = ["--src", first, "--average", second, folder, "--dst", tmp_path / "mean"]
     assert "--base" in refused(convert.main, *flags)
-    convert.main([*map(str, flags), "--to", "original", "--base", str(base)])
+    convert.main([*map(str, flags), "--to", "hf", "--base", str(base)])
     found = weights_of(tmp_path / "mean")
-    for name in tensors[0].keys() - {POOL, USED}:  # what the model does not use is the first's
+    for name in tensors[0]:
         np.testing.assert_allclose(found[name], sum(each[name] for each in tensors) / 3, rtol=1e-5, atol=1e-6)
 
 
