@@ -178,7 +178,8 @@ run train_sft --config configs/shapes_sft.py --workdir runs/sft6 --config.init=r
 
 # 9. The last mixture. Edits of what is not there, too: where it always is, what is meant can be told by contrast, and of
 # two shapes that training never shows together that says nothing. Redraws aim at any right picture. Then the guidance
-# weight and the temperature that are best on validation prompts, which the model is told, and where it fails with them.
+# weight and the temperature that are best on validation prompts are chosen; the model is told them, and stage 2 asks
+# more of what fails with them.
 fresh void_edits.npz --task edit --void 20000 --seed 10
 STAGE1=(--config configs/shapes_sft.py --workdir runs/sft --config.init=runs/sft6
   --config.cache="runs/drawn3.npz,runs/ordered1.npz"
