@@ -277,7 +277,7 @@ def test_the_card_says_how(stub, tmp_path):
     run("wise", benchmark_files.wise(tmp_path), tmp_path / "out", "--cfg", 3, "--image-top-k", 9, "--seed", 5)
     card = json.loads((tmp_path / "out/reproduction/card.json").read_text())
     expected = {"suite": "wise", "picture": "final", "rounds": 2, "seed": 5, "pictures per prompt": 1}
-    expected |= {"cfg_weight": 3.0, "temperature": 0.7, "image_top_k": 9, "image_top_p": None, "max_reason_tokens": 4}
+    expected |= {"cfg_weight": 3.0, "temperature": 0.5, "image_top_k": 9, "image_top_p": None, "max_reason_tokens": 4}
     expected |= {"template": processor().generation_prompt("{prompt}"), "side of a drawn picture": 16, "batch": 8}
     assert {name: card[name] for name in expected} == expected
     assert {"checkpoint sha256", "prompts sha256", "commit", "code", "jax", "device"} <= card.keys()
